@@ -1,0 +1,157 @@
+"""Records, statuses, transitions and commands: the words every other module speaks.
+
+Imports nothing of ours. All times are milliseconds by Redis's clock unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class IllegalTransition(Exception):
+    """A status change that the tables below do not allow: a bug in the caller, never a race."""
+
+
+class WorkspaceStatus(StrEnum):
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    TERMINATING = "terminating"
+    TERMINATED = "terminated"
+    FAILED = "failed"
+
+
+class MachineStatus(StrEnum):
+    LAUNCHING = "launching"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    TERMINATED = "terminated"
+    LOST = "lost"
+
+
+_W = WorkspaceStatus
+_M = MachineStatus
+
+WORKSPACE_TRANSITIONS: dict[WorkspaceStatus, frozenset[WorkspaceStatus]] = {
+    # A queued workspace that is no longer wanted goes back to stopped: it never had a machine.
+    _W.QUEUED: frozenset({_W.STARTING, _W.STOPPED, _W.FAILED}),
+    _W.STARTING: frozenset({_W.RUNNING, _W.STOPPING, _W.FAILED}),
+    _W.RUNNING: frozenset({_W.STOPPING, _W.FAILED}),
+    _W.STOPPING: frozenset({_W.STOPPED, _W.FAILED}),
+    _W.STOPPED: frozenset({_W.QUEUED, _W.TERMINATING}),
+    # A snapshot that could not be written or verified leads back to stopped: nothing is deleted.
+    _W.TERMINATING: frozenset({_W.TERMINATED, _W.STOPPED}),
+    _W.TERMINATED: frozenset({_W.QUEUED}),
+    _W.FAILED: frozenset({_W.QUEUED, _W.TERMINATING}),
+}
+
+MACHINE_TRANSITIONS: dict[MachineStatus, frozenset[MachineStatus]] = {
+    _M.LAUNCHING: frozenset({_M.READY, _M.LOST, _M.TERMINATED}),
+    _M.READY: frozenset({_M.DRAINING, _M.STOPPED, _M.LOST}),
+    # A drain is called off when the seats are needed again.
+    _M.DRAINING: frozenset({_M.READY, _M.STOPPED, _M.TERMINATED, _M.LOST}),
+    _M.STOPPED: frozenset({_M.LAUNCHING, _M.TERMINATED}),
+    # A lost machine whose disk is still there is launched again under its own name.
+    _M.LOST: frozenset({_M.LAUNCHING, _M.READY, _M.TERMINATED}),
+    _M.TERMINATED: frozenset(),
+}
+
+OCCUPYING = frozenset({_W.STARTING, _W.RUNNING, _W.STOPPING})
+"""Statuses in which a workspace holds a slot of its machine."""
+
+ASLEEP = frozenset({_W.STOPPED, _W.FAILED, _W.TERMINATED})
+"""Statuses from which a person's visit wakes a workspace."""
+
+
+def check_transition(
+    old: WorkspaceStatus | MachineStatus, new: WorkspaceStatus | MachineStatus
+) -> None:
+    """Raise IllegalTransition unless the tables allow old → new."""
+    table: (
+        dict[WorkspaceStatus, frozenset[WorkspaceStatus]]
+        | dict[MachineStatus, frozenset[MachineStatus]]
+    )
+    table = WORKSPACE_TRANSITIONS if isinstance(old, WorkspaceStatus) else MACHINE_TRANSITIONS
+    if new not in table[old]:  # type: ignore[index]
+        raise IllegalTransition(f"{type(old).__name__} {old} → {new}")
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One user's IDE and files, as `workspace:{id}` holds it.
+
+    epoch: boots so far. machine_id: where its files are ("" when only a snapshot has them).
+    address: "host:port" of the IDE while starting or running. secret: opens the IDE upstream.
+    next: what follows once it is stopped or terminated: "start" (somebody came back meanwhile),
+    "terminate" (it was deleted while it ran) or "".
+    seen: kind of activity ("boot", "frames", "api") → when last seen.
+    """
+
+    id: str
+    user_id: str
+    status: WorkspaceStatus
+    created_at_ms: int
+    status_since_ms: int
+    name: str = ""
+    epoch: int = 0
+    machine_id: str = ""
+    address: str = ""
+    secret: str = ""
+    plan: str = "default"
+    priority: str = "normal"
+    region: str = "local"
+    step: str = ""
+    reason: str = ""
+    error_code: str = ""
+    error: str = ""
+    snapshot_id: str = ""
+    next: str = ""
+    last_active_at_ms: int = 0
+    running_since_ms: int = 0
+    extend_until_ms: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A host with an agent, as `machine:{id}` holds it.
+
+    address: "host:port" of its agent. token: opens the agent. slots: workspaces it takes.
+    empty_since_ms: since when it holds no workspace in a slot (0 while it holds one).
+    """
+
+    id: str
+    pool: str
+    status: MachineStatus
+    status_since_ms: int
+    slots: int
+    address: str = ""
+    token: str = ""
+    created_at_ms: int = 0
+    empty_since_ms: int = 0
+    last_report_ms: int = 0
+    cpu_percent: float = 0.0
+    memory_bytes: int = 0
+    memory_total_bytes: int = 0
+    disk_free_bytes: int = 0
+    occupied: int = 0
+    holds_files: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the `events` stream. id: the stream's own, "ms-n". type: "workspace.running", …"""
+
+    id: str
+    type: str
+    data: dict[str, str]
+    """workspace, user, machine, session, gateway, epoch, reason, … as far as they apply."""
+
+    @property
+    def at_ms(self) -> int:
+        return int(self.id.partition("-")[0])

@@ -1,0 +1,86 @@
+"""Stores: where records live. One file per technology behind the Protocols below.
+
+StoreError
+├── StoreUnavailable   the store did not answer; nothing is known, so nothing may be decided
+├── Conflict           the record is not in the state the change was decided on; look again
+└── LimitReached       a bound refused it; .limit names the setting, .used what is taken
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from lifecycle.model import Workspace, WorkspaceStatus
+
+
+class StoreError(Exception):
+    """Root of what a store raises."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer."""
+
+
+class Conflict(StoreError):
+    """The record has changed since the decision. actual: the status it is in now, "" if it is gone."""
+
+    def __init__(self, message: str, actual: str = "") -> None:
+        super().__init__(message)
+        self.actual = actual
+
+
+class LimitReached(StoreError):
+    """A bound refused the change. limit: the setting's name. allowed, used: how many."""
+
+    def __init__(self, limit: str, allowed: int, used: int) -> None:
+        super().__init__(f"{limit}: {used} of {allowed} are used")
+        self.limit, self.allowed, self.used = limit, allowed, used
+
+
+class WorkspaceStore(Protocol):
+    """Workspaces' records as the edge sees them. Times are the store's own clock, milliseconds."""
+
+    async def now_ms(self) -> int:
+        """The store's clock."""
+
+    async def ensure(
+        self,
+        user_id: str,
+        name: str = "",
+        *,
+        plan: str = "default",
+        priority: str = "normal",
+        region: str = "local",
+    ) -> tuple[Workspace, bool]:
+        """The user's workspace of that name, made (status stopped, epoch 0) if there was none; True if made.
+        Raises LimitReached("max_workspaces_per_user")."""
+
+    async def get(self, workspace_id: str) -> Workspace | None: ...
+
+    async def list(
+        self, user_id: str | None = None, status: Collection[WorkspaceStatus] | None = None
+    ) -> list[Workspace]:
+        """Newest first."""
+
+    async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
+        """Ask for it to run. Asleep → queued; stopping or terminating → next = "start"; else unchanged.
+        Raises LimitReached("max_queue"), Conflict when there is no such workspace."""
+
+    async def stop(self, workspace_id: str, reason: str, then: str = "") -> Workspace:
+        """Ask for it to stop. Queued → stopped; starting or running → stopping; else unchanged (then is noted)."""
+
+    async def terminate(self, workspace_id: str, reason: str) -> Workspace:
+        """Ask for snapshot and termination: asleep → terminating; running → stop(then="terminate")."""
+
+    async def delete(self, workspace_id: str) -> None:
+        """Forget a terminated workspace's record. Raises Conflict in any other status."""
+
+    async def touch(self, workspace_id: str, kind: str) -> bool:
+        """Explicit activity, now. False when it is not running or starting."""
+
+    async def extend(self, workspace_id: str, seconds: float) -> Workspace:
+        """Not to be stopped for idleness before now + seconds."""
+
+    async def queue_position(self, workspace_id: str) -> int | None:
+        """Place in the boot queue, 1 is next; None when it is not queued."""

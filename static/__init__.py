@@ -1,0 +1,1 @@
+"""Pages and scripts for the browser, shipped as package data. No build step."""

