@@ -85,7 +85,8 @@ class Workspace:
     """One user's IDE and files, as `workspace:{id}` holds it.
 
     epoch: boots so far. machine_id: where its files are ("" when only a snapshot has them).
-    address: "host:port" of the IDE while starting or running. secret: opens the IDE upstream.
+    address: "host:port" of the IDE while running. secret: opens the IDE upstream.
+    restore: the snapshot this boot starts from, until it runs; "" when the files are on the machine.
     next: what follows once it is stopped or terminated: "start" (somebody came back meanwhile),
     "terminate" (it was deleted while it ran) or "".
     seen: kind of activity ("boot", "frames", "api") → when last seen.
@@ -101,6 +102,7 @@ class Workspace:
     machine_id: str = ""
     address: str = ""
     secret: str = ""
+    restore: str = ""
     plan: str = "default"
     priority: str = "normal"
     region: str = "local"

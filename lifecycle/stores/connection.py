@@ -1,0 +1,58 @@
+"""One Redis client and its scripts; a vendor's errors become ours here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from lifecycle.stores import StoreError, StoreUnavailable
+
+Text = str | int | float
+
+
+def connect(url: str) -> Redis:
+    """A client whose calls fail within about 5 s when the server is away. Answers are text."""
+    return Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=5,
+        socket_connect_timeout=2,
+        # One more try mends a pooled connection that died with a restarted server. Every script is a
+        # compare-and-set or idempotent, so that a try whose answer was lost does no harm.
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
+        max_connections=200,
+    )
+
+
+async def asked(answer: Any) -> Any:
+    """The answer of a redis-py call, its errors translated. Raises StoreUnavailable, StoreError."""
+    try:
+        return await answer
+    except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
+        raise StoreUnavailable(f"Redis did not answer: {error}") from error
+    except ResponseError as error:
+        # A replica promoted half-way or a server still loading refuses writes: away, not broken.
+        if str(error).startswith(("READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS", "MISCONF")):
+            raise StoreUnavailable(f"Redis takes no writes: {error}") from error
+        raise StoreError(f"Redis refused a command: {error}") from error
+    except RedisError as error:
+        raise StoreError(f"Redis: {error}") from error
+
+
+class Scripts:
+    """Lua by text. EVALSHA first, EVAL when the server has forgotten it (redis-py does that)."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._scripts: dict[str, Any] = {}
+
+    async def run(self, script: str, *args: Text) -> Any:
+        if script not in self._scripts:
+            self._scripts[script] = self._redis.register_script(script)
+        return await asked(self._scripts[script](args=list(args)))

@@ -1,0 +1,114 @@
+"""Machines' records in Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from redis.asyncio import Redis
+
+from lifecycle.agent.contract import Report
+from lifecycle.model import Machine, MachineStatus, check_transition
+from lifecycle.stores import Conflict, keys, scripts
+from lifecycle.stores.connection import Scripts, asked
+
+
+class RedisFleet:
+    """Every machine that is not terminated, and the scaler's last decision."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._scripts = Scripts(redis)
+
+    async def machines(self) -> list[Machine]:
+        """All of them, oldest first."""
+        ids = list(await asked(self._redis.smembers(keys.MACHINE_IDS)))
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for machine_id in ids:
+                pipe.hgetall(keys.machine(machine_id))
+                pipe.scard(keys.machine_slots(machine_id))
+                pipe.scard(keys.machine_files(machine_id))
+                pipe.zscore(keys.MACHINES, machine_id)
+            answers = await asked(pipe.execute())
+        rows = zip(*[iter(answers)] * 4, strict=True)
+        found = [machine_from(*row) for row in rows if row[0]]
+        return sorted(found, key=lambda machine: (machine.created_at_ms, machine.id))
+
+    async def machine(self, machine_id: str) -> Machine | None:
+        if not machine_id:
+            return None
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.machine(machine_id))
+            pipe.scard(keys.machine_slots(machine_id))
+            pipe.scard(keys.machine_files(machine_id))
+            pipe.zscore(keys.MACHINES, machine_id)
+            row = await asked(pipe.execute())
+        return machine_from(*row) if row[0] else None
+
+    async def files_on(self, machine_id: str) -> list[str]:
+        """Ids of the workspaces whose files are on that machine."""
+        return sorted(await asked(self._redis.smembers(keys.machine_files(machine_id))))
+
+    async def intend(self, pool: str, slots: int, token: str, bound: int) -> str:
+        """Write down that a machine will be launched: its id, or "" at the bound."""
+        return str(await self._scripts.run(scripts.MACHINE_NEW, pool, slots, token, bound))
+
+    async def change(
+        self,
+        machine: Machine,
+        to: MachineStatus,
+        *,
+        reason: str = "",
+        address: str = "",
+        only_empty: bool = False,
+    ) -> None:
+        """Compare-and-set on the status in `machine`; only_empty: and on no slot taken. Raises Conflict."""
+        check_transition(machine.status, to)
+        outcome, status = await self._scripts.run(
+            scripts.MACHINE_CHANGE, machine.id, to, machine.status, int(only_empty), reason, address
+        )
+        if outcome != "ok":
+            raise Conflict(f"machine {machine.id} not {to}: {outcome} ({status})", status)
+
+    async def report(self, report: Report) -> None:
+        """A machine's figures as its agent told them, and its heartbeat."""
+        await self._scripts.run(
+            scripts.MACHINE_REPORT, report.machine_id,
+            "cpuPercent", f"{report.cpu_percent:.1f}",
+            "memoryBytes", report.memory_bytes,
+            "memoryTotalBytes", report.memory_total_bytes,
+            "diskFreeBytes", report.disk_free_bytes,
+        )  # fmt: skip
+
+    async def decided(self, decision: Mapping[str, Any]) -> None:
+        await asked(self._redis.set(keys.DECISION, json.dumps(decision)))
+
+    async def pool_decision(self) -> dict[str, Any]:
+        """The scaler's last decision with its inputs; {} before the first."""
+        text = await asked(self._redis.get(keys.DECISION))
+        return dict(json.loads(text)) if text else {}
+
+
+def machine_from(
+    row: Mapping[str, str], occupied: int, holds_files: int, report_ms: float | None
+) -> Machine:
+    return Machine(
+        id=row["machineId"],
+        pool=row["pool"],
+        status=MachineStatus(row["status"]),
+        status_since_ms=int(row["statusSince"]),
+        slots=int(row["slots"]),
+        address=row.get("address", ""),
+        token=row.get("token", ""),
+        created_at_ms=int(row.get("createdAt", 0)),
+        empty_since_ms=int(row.get("emptySince", 0)),
+        last_report_ms=int(report_ms or 0),
+        cpu_percent=float(row.get("cpuPercent", 0)),
+        memory_bytes=int(row.get("memoryBytes", 0)),
+        memory_total_bytes=int(row.get("memoryTotalBytes", 0)),
+        disk_free_bytes=int(row.get("diskFreeBytes", 0)),
+        occupied=occupied,
+        holds_files=holds_files,
+        reason=row.get("reason", ""),
+    )

@@ -1,0 +1,55 @@
+"""Every Redis key, spelled once. Scores are milliseconds by Redis's own clock; members and fields are text."""
+
+from __future__ import annotations
+
+SESSIONS = "heartbeat:sessions"  # zset  {workspace}/{session} → last frame or pong
+WORKSPACES = "heartbeat:workspaces"  # zset  workspace → last activity, while it holds a slot
+MACHINES = "heartbeat:machines"  # zset  machine → last report
+GATEWAYS = "heartbeat:gateways"  # zset  gateway process → last flush
+SINCE = "heartbeat:since"  # string  heartbeats have come without a gap since then
+LAST = "heartbeat:last"  # string  the newest flush of any gateway
+QUEUE = "boot:queue"  # zset  workspace → its place
+LEASE = "lease:lifecycle"  # string  "holder token"
+FENCE = "lease:lifecycle:token"  # string  the newest fencing token given out
+EVENTS = "events"  # stream
+MACHINE_IDS = "machines"  # set  every machine that is not terminated
+MACHINE_NUMBER = "machines:last"  # string  the newest machine's number
+BOOTS = "boot:seconds"  # list  the newest boots' durations, newest first
+DECISION = "pool:decision"  # string  the scaler's last decision and its inputs, JSON
+
+
+def workspace(workspace_id: str) -> str:
+    return f"workspace:{workspace_id}"
+
+
+def machine(machine_id: str) -> str:
+    return f"machine:{machine_id}"
+
+
+def machine_slots(machine_id: str) -> str:
+    """Set of the workspaces that hold a slot there."""
+    return f"machine:{machine_id}:slots"
+
+
+def machine_files(machine_id: str) -> str:
+    """Set of the workspaces whose files are there."""
+    return f"machine:{machine_id}:files"
+
+
+def by_status(status: str) -> str:
+    """Zset: workspace → since when it is in that status."""
+    return f"workspaces:{status}"
+
+
+def user_workspaces(user_id: str) -> str:
+    return f"user:{user_id}:workspaces"
+
+
+def usage(user_id: str) -> str:
+    """Zset: "{workspace}/{epoch}/{start}/{end}" → start of the metered interval."""
+    return f"usage:{user_id}"
+
+
+def connections(gateway_id: str) -> str:
+    """Hash: workspace → open sessions on that gateway."""
+    return f"connections:{gateway_id}"

@@ -1,0 +1,237 @@
+"""Workspaces' records in Redis. Every change is one script of scripts.py; reading is plain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from redis.asyncio import Redis
+
+from lifecycle.identifiers import workspace_id_for
+from lifecycle.model import Workspace, WorkspaceStatus, check_transition
+from lifecycle.queueing import boost_ms
+from lifecycle.stores import Conflict, LimitReached, keys, scripts
+from lifecycle.stores.connection import Scripts, asked
+
+READ_BATCH = 500  # records a pipeline: bounds the answer held in memory at once
+
+
+class RedisStore:
+    """WorkspaceStore, and the compare-and-set changes that the lifecycle loops make."""
+
+    def __init__(
+        self, redis: Redis, *, max_workspaces_per_user: int = 20, max_queue: int = 1000
+    ) -> None:
+        self.redis = redis
+        self._scripts = Scripts(redis)
+        self._max_workspaces = max_workspaces_per_user
+        self._max_queue = max_queue
+
+    async def now_ms(self) -> int:
+        seconds, micros = await asked(self.redis.time())
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def ensure(
+        self,
+        user_id: str,
+        name: str = "",
+        *,
+        plan: str = "default",
+        priority: str = "normal",
+        region: str = "local",
+    ) -> tuple[Workspace, bool]:
+        workspace_id = workspace_id_for(user_id, name)
+        fields = {
+            "workspaceId": workspace_id, "userId": user_id, "name": name, "plan": plan,
+            "priority": priority, "region": region, "epoch": "0", "machineId": "", "address": "",
+            "lastActiveAt": "0", "runningSince": "0", "extendUntil": "0",
+        }  # fmt: skip
+        pairs = [part for pair in fields.items() for part in pair]
+        outcome, used = await self._scripts.run(
+            scripts.ENSURE, workspace_id, self._max_workspaces, *pairs
+        )
+        if outcome == "limit":
+            raise LimitReached("max_workspaces_per_user", self._max_workspaces, int(used))
+        return await self._require(workspace_id), outcome == "made"
+
+    async def get(self, workspace_id: str) -> Workspace | None:
+        found = await self.get_many([workspace_id])
+        return found[0] if found else None
+
+    async def get_many(self, workspace_ids: Iterable[str]) -> list[Workspace]:
+        """Those that exist, in the order asked for."""
+        ids = list(workspace_ids)
+        found: list[Workspace] = []
+        for start in range(0, len(ids), READ_BATCH):
+            batch = ids[start : start + READ_BATCH]
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for workspace_id in batch:
+                    pipe.hgetall(keys.workspace(workspace_id))
+                pipe.zmscore(keys.WORKSPACES, batch)
+                *rows, active = await asked(pipe.execute())
+            found += [
+                workspace_from(row, float(seen or 0))
+                for row, seen in zip(rows, active, strict=True)
+                if row
+            ]
+        return found
+
+    async def ids(self, status: Collection[WorkspaceStatus]) -> list[str]:
+        """Ids in any of these statuses, longest in it first."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for one in status:
+                pipe.zrange(keys.by_status(one), 0, -1)
+            return [row for rows in await asked(pipe.execute()) for row in rows]
+
+    async def idle_since(self, before_ms: int) -> list[Workspace]:
+        """Workspaces in a slot whose last activity is not after before_ms: O(log n + found)."""
+        ids = await asked(self.redis.zrangebyscore(keys.WORKSPACES, "-inf", before_ms))
+        return await self.get_many(ids)
+
+    async def in_status_since(self, status: WorkspaceStatus, before_ms: int) -> list[Workspace]:
+        """Workspaces that entered that status not after before_ms: O(log n + found)."""
+        ids = await asked(self.redis.zrangebyscore(keys.by_status(status), "-inf", before_ms))
+        return await self.get_many(ids)
+
+    async def queued(self) -> list[Workspace]:
+        """The boot queue, next first."""
+        return await self.get_many(await asked(self.redis.zrange(keys.QUEUE, 0, -1)))
+
+    async def counts(self) -> dict[str, int]:
+        """How many workspaces are in each status."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for status in WorkspaceStatus:
+                pipe.zcard(keys.by_status(status))
+            return dict(zip(map(str, WorkspaceStatus), await asked(pipe.execute()), strict=True))
+
+    async def boot_seconds(self) -> list[float]:
+        """Durations of the newest 100 boots, newest first."""
+        return [int(ms) / 1000 for ms in await asked(self.redis.lrange(keys.BOOTS, 0, -1))]
+
+    async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
+        record = await self._require(workspace_id)
+        outcome, used = await self._scripts.run(
+            scripts.WAKE, workspace_id, boost_ms(priority or record.priority), priority,
+            self._max_queue,
+        )  # fmt: skip
+        if outcome == "limit":
+            raise LimitReached("max_queue", self._max_queue, int(used))
+        return await self._require(workspace_id)
+
+    async def stop(self, workspace_id: str, reason: str, then: str = "") -> Workspace:
+        await self._scripts.run(scripts.STOP, workspace_id, reason, then)
+        return await self._require(workspace_id)
+
+    async def terminate(self, workspace_id: str, reason: str) -> Workspace:
+        return await self.stop(workspace_id, reason, then="terminate")
+
+    async def delete(self, workspace_id: str) -> None:
+        outcome, status = await self._scripts.run(scripts.DELETE, workspace_id)
+        if outcome != "ok":
+            raise Conflict(
+                f"workspace {workspace_id} is {status or 'unknown'}; only a terminated one can be "
+                "forgotten",
+                status,
+            )
+
+    async def touch(self, workspace_id: str, kind: str) -> bool:
+        return bool(await self._scripts.run(scripts.TOUCH, workspace_id, kind))
+
+    async def extend(self, workspace_id: str, seconds: float) -> Workspace:
+        await self._scripts.run(scripts.EXTEND, workspace_id, int(seconds * 1000))
+        return await self._require(workspace_id)
+
+    async def queue_position(self, workspace_id: str) -> int | None:
+        rank = await asked(self.redis.zrank(keys.QUEUE, workspace_id))
+        return None if rank is None else int(rank) + 1
+
+    async def change(
+        self,
+        workspace: Workspace,
+        to: WorkspaceStatus,
+        *,
+        chain: tuple[WorkspaceStatus, ...] = (),
+        fields: Mapping[str, str] | None = None,
+        unless_active_since_ms: int | None = None,
+        place: str = "",
+        known_epoch: int | None = None,
+    ) -> Workspace:
+        """Compare-and-set on what `workspace` says of status and epoch. place: take a slot of that
+        machine and count the epoch up, beyond known_epoch. Raises Conflict."""
+        path = (workspace.status, *chain, to)
+        for old, new in pairwise(path):
+            check_transition(old, new)
+        options: dict[str, Any] = {"from": [workspace.status], "epoch": workspace.epoch}
+        options |= {"set": dict(fields or {}), "chain": list(chain)}
+        if unless_active_since_ms is not None:
+            options["unlessActiveSince"] = unless_active_since_ms
+        if place:
+            options |= {"place": place, "bump": known_epoch or 0}
+        outcome, status = await self._scripts.run(
+            scripts.CHANGE, workspace.id, to, json.dumps(options)
+        )
+        if outcome != "ok":
+            raise Conflict(f"workspace {workspace.id} not {to}: {outcome} ({status})", status)
+        return await self._require(workspace.id)
+
+    async def note(self, workspace: Workspace, event: str, fields: Mapping[str, str]) -> bool:
+        """Write facts about this boot and tell them; False when the boot is over."""
+        pairs = [part for pair in fields.items() for part in pair]
+        return bool(
+            await self._scripts.run(scripts.NOTE, workspace.id, str(workspace.epoch), event, *pairs)
+        )
+
+    async def list(
+        self,
+        user_id: str | None = None,
+        status: Collection[WorkspaceStatus] | None = None,
+    ) -> list[Workspace]:
+        if user_id is not None:
+            ids = list(await asked(self.redis.smembers(keys.user_workspaces(user_id))))
+        else:
+            ids = await self.ids(status or tuple(WorkspaceStatus))
+        rows = await self.get_many(ids)
+        wanted = [row for row in rows if status is None or row.status in status]
+        return sorted(wanted, key=lambda row: (-row.created_at_ms, row.id))
+
+    async def _require(self, workspace_id: str) -> Workspace:
+        record = await self.get(workspace_id)
+        if record is None:
+            raise Conflict(f"there is no workspace {workspace_id}")
+        return record
+
+
+def workspace_from(row: Mapping[str, str], active_ms: float = 0) -> Workspace:
+    """A record from its hash and its score in heartbeat:workspaces (0 when it holds no slot)."""
+    return Workspace(
+        id=row["workspaceId"],
+        user_id=row["userId"],
+        status=WorkspaceStatus(row["status"]),
+        created_at_ms=int(row.get("createdAt", 0)),
+        status_since_ms=int(row.get("statusSince", 0)),
+        name=row.get("name", ""),
+        epoch=int(row.get("epoch", 0)),
+        machine_id=row.get("machineId", ""),
+        address=row.get("address", ""),
+        secret=row.get("secret", ""),
+        restore=row.get("restore", ""),
+        plan=row.get("plan", "default"),
+        priority=row.get("priority", "normal"),
+        region=row.get("region", "local"),
+        step=row.get("step", ""),
+        reason=row.get("reason", ""),
+        error_code=row.get("errorCode", ""),
+        error=row.get("error", ""),
+        snapshot_id=row.get("snapshotId", ""),
+        next=row.get("next", ""),
+        last_active_at_ms=int(active_ms or float(row.get("lastActiveAt", 0))),
+        running_since_ms=int(row.get("runningSince", 0)),
+        extend_until_ms=int(row.get("extendUntil", 0)),
+        seen={
+            name.removeprefix("seen:"): int(float(value))
+            for name, value in row.items()
+            if name.startswith("seen:")
+        },
+    )
