@@ -1,0 +1,251 @@
+"""One frozen record with every setting. It is read once; `gateway.sources` says where each value came from.
+
+Times are seconds, sizes bytes. A field's description is the help text of its flag.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+JUPYTERLAB_COMMAND = (
+    "JUPYTER_TOKEN={secret} jupyter-lab --no-browser --allow-root --ServerApp.ip=127.0.0.1"
+    " --ServerApp.port={port} --ServerApp.port_retries=0 --ServerApp.base_url={base_url}"
+    " --ServerApp.root_dir={dir} --ServerApp.allow_remote_access=True"
+    # No calls to jupyter.org or PyPI, and nobody installs extensions into the gateway's own Python.
+    " --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"
+    " --LabApp.extension_manager=readonly"
+)
+JUPYTERLAB = {
+    "workspace_ready_path": "/api",
+    "workspace_upstream_header": "Authorization: token {secret}",
+}
+"""What belongs to the default command, and to no other."""
+
+SECRETS = frozenset({"api_key", "redis_url", "metrics_token"})
+"""Never printed; each may also be given as IDE_GATEWAY_<NAME>_FILE."""
+
+NO_FLAG = frozenset({"api_key"})
+"""Every process on a machine can read another's arguments."""
+
+PARTS = {
+    "host": "Where",
+    "workspace_command": "The IDE",
+    "idle_timeout": "The life of a workspace (seconds)",
+    "pool": "The pool of machines",
+    "store": "State and snapshots",
+    "max_sessions": "Bounds",
+    "log_level": "Log",
+}
+"""First field of each part → the part's heading in the help text."""
+
+PLACEHOLDERS = ("port", "workspace", "dir", "base_url", "secret")
+
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[\x20-\x7e]+")
+_CREDENTIAL = re.compile(r"[\x21-\x7e]*")
+_NAME_VALUE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+
+
+def _seconds(default: float, text: str, **bounds: Any) -> Any:
+    bounds = bounds or {"gt": 0}
+    return Field(default, description=f"{text}, in seconds.", allow_inf_nan=False, **bounds)
+
+
+def _count(default: int, text: str, least: int = 1) -> Any:
+    return Field(default, description=f"{text}.", ge=least)
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.", min_length=1)
+    port: int = Field(8000, description="Port to listen on; 0 takes a free one.", ge=0, le=65535)
+    domain: str = Field(
+        "localhost", description="Home page here, workspace W at W.DOMAIN (wildcard DNS)."
+    )
+    public_url: str = Field(
+        "",
+        description="What browsers call the home page, as https://DOMAIN[:PORT]. Derived from"
+        " --domain and --port when not given.",
+    )
+    data_dir: Path = Field(
+        Path(".ide-gateway"), description="Directory of everything that has to last."
+    )
+    redis_url: str = Field(
+        "", description="redis://, rediss:// or unix:// URL; empty runs an embedded Valkey."
+    )
+    workers: int = _count(1, "Gateway processes on the port, best one per core")
+    lifecycle: Literal["on", "off"] = Field(
+        "on", description="Whether this gateway stands by to run the lifecycle loops."
+    )
+    api_key: str = Field(
+        "", description="Opens the API. Made once in DATA_DIR/api-key when not given.", repr=False
+    )
+    metrics_token: str = Field(
+        "", description="Bearer token that /metrics asks for; empty asks for none.", repr=False
+    )
+
+    workspace_command: str = Field(
+        JUPYTERLAB_COMMAND,
+        description="Starts the IDE. {port} {workspace} {dir} {base_url} {secret} are filled in,"
+        " leading NAME=value words become its environment.",
+    )
+    workspace_ready_path: str = Field(
+        "", description="Ready once this answers 2xx/3xx; empty: once the port accepts."
+    )
+    workspace_upstream_header: str = Field(
+        "", description="Header the gateway adds so that only it gets in: 'Name: value {secret}'."
+    )
+    workspace_user: Literal["auto", "own", "shared"] = Field(
+        "auto", description="Linux user per workspace (own needs root), or the agent's (shared)."
+    )
+    boot_timeout: float = _seconds(120, "An IDE not ready after this has failed")
+    stop_grace: float = _seconds(10, "Between asking an IDE to end and ending it", ge=0)
+
+    idle_timeout: float = _seconds(3600, "Without activity for this long: stop")
+    retention: float = _seconds(86400, "Stopped for this long: snapshot and terminate", ge=0)
+    idle_sweep_interval: float = _seconds(60, "Between two looks for idle workspaces")
+    terminate_sweep_interval: float = _seconds(3600, "Between two looks for expired ones")
+    session_timeout: float = _seconds(90, "A session silent for this long is evicted")
+    ping_interval: float = _seconds(20, "Between two pings on a quiet session")
+
+    pool: Literal["local"] = Field(
+        "local", description="What adds machines; local: agent processes on this host."
+    )
+    slots: int = _count(5, "Workspaces per machine; 1 makes machines dedicated")
+    warm_slots: int = _count(1, "Slots kept free ahead of demand", least=0)
+    max_machines: int = _count(10, "Machines at most")
+    scale_interval: float = _seconds(2, "Between two decisions of the scaler")
+    scale_in_delay: float = _seconds(120, "Empty for this long: a machine may go", ge=0)
+    launch_timeout: float = _seconds(60, "A machine silent this long after launch is lost")
+
+    store: Literal["redis"] = Field("redis", description="Where records live.")
+    snapshots: str = Field(
+        "", description="Directory for snapshots; DATA_DIR/snapshots when not given."
+    )
+    snapshots_kept: int = _count(2, "Snapshots kept per workspace")
+    snapshot_max_bytes: int = _count(10 * 2**30, "Bytes of files in a snapshot at most")
+    snapshot_max_files: int = _count(1_000_000, "Files in a snapshot at most")
+
+    max_sessions: int = _count(8000, "Sessions per gateway process; more are told 1013")
+    max_sessions_per_user: int = _count(100, "Sessions per user; more are told 4429")
+    max_workspaces_per_user: int = _count(20, "Workspaces per user")
+    max_queue: int = _count(1000, "Workspaces waiting to boot; more are told to come back")
+    lease_ttl: float = _seconds(6, "A lifecycle lease not renewed for this long is free")
+    entry_ttl: float = _seconds(86400, "Life of a cookie or workspace token")
+    code_ttl: float = _seconds(30, "Life of a one-use entry code", gt=0, le=30)
+    drain_delay: float = _seconds(0, "Serve on with /readyz at 503 before closing", ge=0)
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log from.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, else one JSON object a line."
+    )
+
+    @field_validator("domain")
+    @classmethod
+    def _domain(cls, value: str) -> str:
+        value = value.lower().rstrip(".")
+        if len(value) > 200 or not _HOST_NAME.fullmatch(value):
+            raise ValueError("must be a host name such as ide.example.com, without scheme or port")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str) -> str:
+        return value and origin(value)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("api_key", "metrics_token")
+    @classmethod
+    def _credential(cls, value: str) -> str:
+        if not _CREDENTIAL.fullmatch(value):
+            raise ValueError("must be printable ASCII without spaces: it travels in a header")
+        return value
+
+    @field_validator("workspace_command")
+    @classmethod
+    def _command(cls, value: str) -> str:
+        unknown = set(re.findall(r"\{([a-z_]+)\}", value)) - set(PLACEHOLDERS)
+        if unknown:
+            known = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+            raise ValueError(f"{{{min(unknown)}}} is never filled in; there are {known}")
+        if "{port}" not in value:
+            raise ValueError("must hand {port} to the IDE: that is where the gateway looks for it")
+        if not executable(value):
+            raise ValueError("must name a program after its NAME=value words")
+        return value
+
+    @field_validator("workspace_ready_path")
+    @classmethod
+    def _ready_path(cls, value: str) -> str:
+        if value and not re.fullmatch(r"/[\x21-\x7e]*", value):
+            raise ValueError("must be a path that starts with /")
+        return value
+
+    @field_validator("workspace_upstream_header")
+    @classmethod
+    def _upstream_header(cls, value: str) -> str:
+        if value and not _HEADER.fullmatch(value):
+            raise ValueError('must look like "Name: value", in one line of ASCII')
+        return value
+
+    @field_validator("snapshots")
+    @classmethod
+    def _snapshots(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("must be a directory; object stores are not supported yet")
+        return value
+
+
+def origin(url: str) -> str:
+    """`scheme://host[:port]` of a URL that is nothing more; a scheme's own port is left out."""
+    parts = urlsplit(url)
+    plain = not (parts.query or parts.fragment or parts.username) and parts.path in ("", "/")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
+        raise ValueError("must be an origin such as https://ide.example.com, without a path")
+    port = parts.port
+    default = 443 if parts.scheme == "https" else 80
+    return f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port and port != default else "")
+
+
+def derived_public_url(domain: str, port: int) -> str:
+    return origin(f"http://localhost:{port}" if domain == "localhost" else f"https://{domain}")
+
+
+def executable(command: str) -> str:
+    """The program of a command template, after its NAME=value words; "" when there is none."""
+    words = shlex.split(command)
+    return next((word for word in words if not _NAME_VALUE.match(word)), "")
+
+
+def contradictions(settings: Settings) -> list[str]:
+    """Values that are fine alone and wrong together."""
+    found = []
+    if settings.ping_interval >= settings.session_timeout:
+        found.append(
+            f"--ping-interval {settings.ping_interval:g} must be below --session-timeout"
+            f" {settings.session_timeout:g}: quiet sessions would be evicted before they can answer"
+        )
+    host = urlsplit(settings.public_url).hostname
+    if host and host != settings.domain:
+        found.append(
+            f"--public-url names {host}, but --domain is {settings.domain}: they must be the same"
+        )
+    if settings.warm_slots > settings.slots * settings.max_machines:
+        found.append(
+            f"--warm-slots {settings.warm_slots} can never be free: --max-machines"
+            f" {settings.max_machines} with --slots {settings.slots} each is less"
+        )
+    return found
