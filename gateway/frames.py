@@ -1,0 +1,184 @@
+"""WebSocket frame headers, and what they say of activity (RFC 6455, section 5.2).
+
+Nothing is decoded, checked or copied here: the relay passes bytes on as they are, and a scanner
+walks over them from header to header to know how many frames passed and where one ends.
+"""
+
+from __future__ import annotations
+
+NO_STATUS = 1005
+"""What a close frame without a code means (RFC 6455, section 7.1.5)."""
+
+_FIN = 0x80
+_MASKED = 0x80
+_CONTROL = 0x08
+_OPCODE = 0x0F
+_CLOSE = 0x08
+_PING = 0x09
+_PONG = 0x0A
+
+
+class FrameScanner:
+    """Follows one direction of a connection from frame to frame, through reads split anywhere."""
+
+    __slots__ = ("_head", "_skip", "bytes", "close_code", "control_frames", "data_frames")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.data_frames = 0
+        self.control_frames = 0
+        self.close_code = 0
+        """Code of the first Close frame seen, NO_STATUS if it carried none; 0 before."""
+        self._skip = 0  # bytes of the frame under way that are still to come
+        self._head = b""  # a header cut short by the end of a read, 13 bytes at most
+
+    @property
+    def at_boundary(self) -> bool:
+        """True between two frames: a frame of our own may be put in here."""
+        return not self._skip and not self._head
+
+    def feed(self, data: bytes) -> int:
+        """Walk over `data`; returns `close_code`, so it is true once a Close frame was seen.
+
+        A frame counts when its header is complete. The masking key needs no look: it is four more
+        bytes to skip.
+        """
+        size = len(data)
+        self.bytes += size
+        at = self._skip
+        if self._head:
+            data = self._head + data
+            size = len(data)
+            self._head = b""
+        while at < size:
+            if size - at < 2:
+                return self._wait(data, at)
+            opcode = data[at] & _OPCODE
+            second = data[at + 1]
+            length = second & 0x7F
+            if length < 126:
+                end = at + 2 + length
+            elif length == 126:
+                if size - at < 4:
+                    return self._wait(data, at)
+                end = at + 4 + (data[at + 2] << 8 | data[at + 3])
+            else:
+                if size - at < 10:
+                    return self._wait(data, at)
+                end = at + 10 + int.from_bytes(data[at + 2 : at + 10], "big")
+            if second & _MASKED:
+                end += 4
+            if opcode < _CONTROL:
+                self.data_frames += 1
+            else:
+                if opcode == _CLOSE and not self.close_code:
+                    code = close_code(data[at : at + 8])
+                    if code is None:
+                        return self._wait(data, at)
+                    self.close_code = code
+                self.control_frames += 1
+            at = end
+        self._skip = at - size
+        return self.close_code
+
+    def feed_frame(self, data: bytes) -> int:
+        """Walk over `data` to the first boundary only; returns how many bytes that were.
+
+        Always takes at least one byte of a `data` that is not empty. Off the hot path.
+        """
+        taken = 0
+        while taken < len(data):
+            step = max(1, min(self._skip, len(data) - taken))
+            self.feed(data[taken : taken + step])
+            taken += step
+            if self.at_boundary:
+                break
+        return taken
+
+    def _wait(self, data: bytes, at: int) -> int:
+        self._skip = 0
+        self._head = data[at:]
+        return self.close_code
+
+
+class PongFilter:
+    """Takes the one pong that answers the gateway's own ping out of what the client sends.
+
+    The workspace did not ask for it, so it must not see it. In use only while such a ping is
+    unanswered. A pong that began before the ping was sent cannot be its answer and passes.
+    """
+
+    __slots__ = ("_held", "_payload", "_scanner", "found")
+
+    def __init__(self, scanner: FrameScanner, payload: bytes) -> None:
+        self._scanner = scanner
+        self._payload = payload
+        self._held = b""  # start of a frame that may be our pong: not scanned, not passed on
+        self.found = False
+
+    def feed(self, data: bytes) -> bytes:
+        """`data` without our pong, scanned. Once `found`, everything passes."""
+        data, self._held = self._held + data, b""
+        passed: list[bytes] = []
+        at = 0
+        size = 6 + len(self._payload)
+        while at < len(data) and not self.found:
+            if self._scanner.at_boundary and self._may_be_ours(data[at : at + size]):
+                if len(data) - at < size:
+                    self._held = data[at:]
+                    return b"".join(passed)
+                self._scanner.control_frames += 1
+                self.found = True
+                at += size
+                break
+            taken = self._scanner.feed_frame(data[at:])
+            passed.append(data[at : at + taken])
+            at += taken
+        rest = data[at:]
+        self._scanner.feed(rest)
+        passed.append(rest)
+        return b"".join(passed)
+
+    def _may_be_ours(self, start: bytes) -> bool:
+        """Could a frame that starts like this be our pong? Certain when `start` is a whole frame."""
+        if start[0] != _FIN | _PONG:
+            return False
+        if len(start) > 1 and start[1] != _MASKED | len(self._payload):
+            return False
+        return unmask(start[6:], start[2:6]) == self._payload[: max(0, len(start) - 6)]
+
+
+def close_code(start: bytes) -> int | None:
+    """Code in a Close frame, from its first 8 bytes; None if more of them are needed."""
+    masked = start[1] & _MASKED
+    length = start[1] & 0x7F
+    if not 2 <= length < 126:
+        return NO_STATUS
+    at = 6 if masked else 2
+    if len(start) < at + 2:
+        return None
+    code = start[at : at + 2]
+    return int.from_bytes(unmask(code, start[2:6]) if masked else code, "big")
+
+
+def close_frame(code: int, reason: str = "", *, mask: bytes = b"") -> bytes:
+    """A Close frame. `reason`: at most 123 bytes of UTF-8. `mask`: a key, for what a client sends."""
+    return _control_frame(_CLOSE, code.to_bytes(2, "big") + reason.encode(), mask)
+
+
+def ping_frame(payload: bytes, *, mask: bytes = b"") -> bytes:
+    """A Ping frame. `payload`: at most 125 bytes. `mask`: a key, for what a client sends."""
+    return _control_frame(_PING, payload, mask)
+
+
+def unmask(data: bytes, key: bytes) -> bytes:
+    """`data` masked or unmasked with the four bytes of `key`. For short payloads."""
+    return bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
+
+
+def _control_frame(opcode: int, payload: bytes, mask: bytes) -> bytes:
+    if len(payload) > 125:
+        raise ValueError(f"payload of a control frame has {len(payload)} bytes, 125 are allowed")
+    if not mask:
+        return bytes((_FIN | opcode, len(payload))) + payload
+    return bytes((_FIN | opcode, _MASKED | len(payload))) + mask + unmask(payload, mask)
