@@ -95,11 +95,17 @@ local function apply(id, to, fields, more)
     set(id, {runningSince = '0'})
   end
   if fields.machineId then home(id, fields.machineId); fields.machineId = nil end
-  fields.status, fields.statusSince = to, text(now)
+  local since = now
+  if to == 'stopped' and old == 'terminating' then
+    since = tonumber(field(id, 'asleepSince'))  -- called off: it has been asleep all along
+  elseif to == 'stopped' or to == 'failed' then
+    fields.asleepSince = text(now)
+  end
+  fields.status, fields.statusSince = to, text(since)
   if to == 'running' then fields.runningSince = text(now) end
   set(id, fields)
   redis.call('ZREM', 'workspaces:' .. old, id)
-  redis.call('ZADD', 'workspaces:' .. to, now, id)
+  redis.call('ZADD', 'workspaces:' .. to, since, id)
   seat(id, field(id, 'machineId'), OCCUPYING[to] or false)
   if to ~= 'queued' then redis.call('ZREM', 'boot:queue', id) end
   if to == 'starting' or to == 'running' then
@@ -144,7 +150,7 @@ for i = 3, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end
 local mine = 'user:' .. fields.userId .. ':workspaces'
 local used = redis.call('SCARD', mine)
 if used >= tonumber(ARGV[2]) then return {'limit', used} end
-fields.createdAt, fields.statusSince, fields.status = text(now), text(now), 'stopped'
+fields.createdAt, fields.statusSince, fields.asleepSince, fields.status = text(now), text(now), text(now), 'stopped'
 set(id, fields)
 redis.call('SADD', mine, id)
 redis.call('ZADD', 'workspaces:stopped', now, id)

@@ -91,7 +91,10 @@ class RedisSignals:
 
     async def tell(self, kind: str, fields: Mapping[str, str]) -> None:
         """Append an event that goes with no change of a record."""
-        row = {"type": kind, **{name: value for name, value in fields.items() if value}}
+        row: dict[Any, Any] = {
+            "type": kind,
+            **{name: value for name, value in fields.items() if value},
+        }
         await asked(
             self._redis.xadd(keys.EVENTS, row, maxlen=scripts.EVENTS_KEPT, approximate=True)
         )

@@ -1,0 +1,275 @@
+"""What is done to a workspace, step by step: the thin edge between decisions, agents and the store.
+
+Every function may be repeated, by the same holder of the lease or by the next: agents take a boot once
+per epoch, the store changes a record only from the state the step was decided on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from lifecycle.agent.contract import (
+    Manifest,
+    Report,
+    Restore,
+    SnapshotSpec,
+    StartSpec,
+    WorkspaceReport,
+)
+from lifecycle.agents import AgentRefused, AgentUnreachable
+from lifecycle.model import Machine, Workspace, WorkspaceStatus
+from lifecycle.snapshots import SnapshotError, SnapshotTarget
+from lifecycle.stores import Conflict
+from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.redis import RedisStore
+
+log = structlog.get_logger(__name__)
+
+_W = WorkspaceStatus
+
+
+class Agents(Protocol):
+    """What the loops ask of a machine. Raises AgentUnreachable, AgentRefused."""
+
+    async def status(self, machine: Machine, since: int, wait: float) -> Report: ...
+
+    async def start(
+        self, machine: Machine, workspace_id: str, spec: StartSpec
+    ) -> WorkspaceReport: ...
+
+    async def stop(
+        self, machine: Machine, workspace_id: str, epoch: int, grace: float
+    ) -> WorkspaceReport: ...
+
+    async def snapshot(
+        self, machine: Machine, workspace_id: str, spec: SnapshotSpec
+    ) -> Manifest: ...
+
+    async def remove(self, machine: Machine, workspace_id: str, epoch: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How workspaces are run and kept: the settings that actions need. Times in seconds."""
+
+    command: str
+    ready_path: str
+    upstream_header: str
+    boot_timeout: float
+    stop_grace: float
+    snapshots: str
+    snapshots_kept: int
+    max_bytes: int
+    max_files: int
+
+
+class NotNow(Exception):
+    """It cannot be done at the moment; nothing has changed, and it is tried again."""
+
+
+class Actions:
+    def __init__(
+        self,
+        store: RedisStore,
+        fleet: RedisFleet,
+        agents: Agents,
+        plan: Plan,
+        open_target: Callable[[str], SnapshotTarget],
+    ) -> None:
+        self._store, self._fleet, self._agents, self._plan = store, fleet, agents, plan
+        self._open_target = open_target
+
+    async def boot(self, workspace: Workspace, machine: Machine, known_epoch: int) -> None:
+        """Take a slot, count the epoch up, and have the agent start it."""
+        at_home = workspace.machine_id == machine.id
+        fields = {
+            "secret": secrets.token_urlsafe(24),
+            # A restore that was cut short left no files: it is due again, at home too.
+            "restore": workspace.restore if at_home else workspace.snapshot_id,
+            "step": "machine",
+            "address": "",
+            "reason": "",
+        }
+        try:
+            placed = await self._store.change(
+                workspace, _W.STARTING, fields=fields, place=machine.id, known_epoch=known_epoch
+            )
+        except Conflict as conflict:
+            log.info("boot.not_placed", workspace=workspace.id, why=str(conflict))
+            return
+        await self.start(placed, machine)
+
+    async def start(self, workspace: Workspace, machine: Machine) -> None:
+        """Ask the agent for this boot. An agent that has it already only says so."""
+        plan = self._plan
+        restore = Restore(plan.snapshots, workspace.restore) if workspace.restore else None
+        spec = StartSpec(
+            epoch=workspace.epoch,
+            command=plan.command,
+            secret=workspace.secret,
+            ready_path=plan.ready_path,
+            ready_timeout=plan.boot_timeout,
+            upstream_header=plan.upstream_header.replace("{secret}", workspace.secret),
+            max_bytes=plan.max_bytes,
+            max_files=plan.max_files,
+            restore=restore,
+        )
+        try:
+            await self._agents.start(machine, workspace.id, spec)
+        except AgentUnreachable as error:
+            # The start may or may not have arrived. The machine's next report tells.
+            log.warning(
+                "boot.unanswered", workspace=workspace.id, machine=machine.id, why=str(error)
+            )
+        except AgentRefused as error:
+            if error.code == "no_slot":  # what held it is being stopped; asked again by the report
+                log.info("boot.no_slot", workspace=workspace.id, machine=machine.id)
+                return
+            await self.failed(workspace, error.code, str(error))
+
+    async def running(self, workspace: Workspace, address: str) -> None:
+        await self._change(
+            workspace, _W.RUNNING, {"address": address, "step": "ready", "restore": ""}
+        )
+
+    async def failed(self, workspace: Workspace, code: str, message: str) -> None:
+        log.warning(
+            "workspace.failed",
+            workspace=workspace.id,
+            epoch=workspace.epoch,
+            code=code,
+            why=message,
+        )
+        fields = {"errorCode": code, "error": message, "address": "", "reason": code}
+        await self._change(workspace, _W.FAILED, fields)
+
+    async def stopped(self, workspace: Workspace, reason: str) -> None:
+        chain = () if workspace.status is _W.STOPPING else (_W.STOPPING,)
+        fields = {"address": "", "step": "", "reason": reason}
+        await self._change(workspace, _W.STOPPED, fields, chain)
+
+    async def stop(self, workspace: Workspace) -> None:
+        """Finish a stop: workspace is stopping."""
+        machine = await self._fleet.machine(workspace.machine_id)
+        if machine is None:
+            await self.stopped(workspace, workspace.reason)
+            return
+        await self.halt(machine, workspace.id, workspace.epoch)
+        await self.stopped(workspace, workspace.reason)
+
+    async def halt(self, machine: Machine, workspace_id: str, epoch: int) -> None:
+        """Have the agent stop that boot. Raises NotNow."""
+        try:
+            await self._agents.stop(machine, workspace_id, epoch, self._plan.stop_grace)
+        except (AgentUnreachable, AgentRefused) as error:
+            raise NotNow(f"machine {machine.id} did not stop {workspace_id}: {error}") from error
+
+    async def snapshot(self, workspace: Workspace) -> Manifest:
+        """Write a snapshot of its files, verify it, note it, prune older ones. Raises NotNow, SnapshotError."""
+        machine = await self._fleet.machine(workspace.machine_id)
+        if machine is None:
+            raise SnapshotError("not_found", f"workspace {workspace.id} has no files on a machine")
+        now = await self._store.now_ms()
+        snapshot_id = f"{workspace.epoch:08d}-{now}"
+        spec = SnapshotSpec(
+            workspace.epoch, self._plan.snapshots, snapshot_id,
+            self._plan.max_bytes, self._plan.max_files,
+        )  # fmt: skip
+        try:
+            manifest = await self._agents.snapshot(machine, workspace.id, spec)
+            target = self._open_target(self._plan.snapshots)
+            committed = await asyncio.to_thread(target.manifest, workspace.id, snapshot_id)
+        except AgentUnreachable as error:
+            raise NotNow(f"machine {machine.id} does not answer: {error}") from error
+        except AgentRefused as error:
+            raise SnapshotError(error.code, str(error)) from error
+        if committed != manifest:
+            raise SnapshotError("corrupt", f"the manifest of {snapshot_id} is not what was written")
+        fields = {"snapshotId": snapshot_id, "snapshotBytes": str(manifest.archive_bytes)}
+        if not await self._store.note(workspace, "workspace.snapshotted", fields):
+            raise NotNow(f"workspace {workspace.id} was booted again meanwhile")
+        await asyncio.to_thread(self._prune, target, workspace.id)
+        return manifest
+
+    def _prune(self, target: SnapshotTarget, workspace_id: str) -> None:
+        for old in target.list(workspace_id)[: -self._plan.snapshots_kept]:
+            target.delete(workspace_id, old)
+
+    async def terminate(self, workspace: Workspace) -> None:
+        """Finish a termination: snapshot, verify, remove the files. Nothing is removed before that."""
+        try:
+            machine = await self._secure(workspace)
+        except SnapshotError as error:
+            await self._call_off(workspace, error)
+            return
+        fields = {"machineId": "", "address": "", "step": "", "errorCode": "", "error": ""}
+        await self._change(workspace, _W.TERMINATED, fields)
+        await self._remove(machine, workspace)
+
+    async def detach(self, workspace: Workspace) -> None:
+        """Move its files from its machine into a snapshot; workspace holds no slot."""
+        try:
+            machine = await self._secure(workspace)
+        except SnapshotError as error:
+            raise NotNow(f"no snapshot of {workspace.id}: {error}") from error
+        fields = {"machineId": "", "restore": ""}
+        if await self._store.note(workspace, "workspace.detached", fields):
+            await self._remove(machine, workspace)
+
+    async def purge(self, workspace: Workspace) -> None:
+        """Forget a terminated workspace and all its snapshots. Raises Conflict."""
+        await self._store.delete(workspace.id)
+        target = self._open_target(self._plan.snapshots)
+
+        def remove() -> None:
+            for snapshot_id in target.list(workspace.id):
+                target.delete(workspace.id, snapshot_id)
+
+        await asyncio.to_thread(remove)
+
+    async def _secure(self, workspace: Workspace) -> Machine | None:
+        """Make sure that a verified snapshot holds its files; the machine that still has them."""
+        machine = await self._fleet.machine(workspace.machine_id)
+        if machine is None or workspace.epoch == 0:
+            return None  # no machine has files of it: its last snapshot is all there is
+        if workspace.restore:
+            return machine  # a restore that was cut short: the snapshot is newer than what is there
+        await self.snapshot(workspace)
+        return machine
+
+    async def _remove(self, machine: Machine | None, workspace: Workspace) -> None:
+        if machine is None:
+            return
+        try:
+            await self._agents.remove(machine, workspace.id, workspace.epoch)
+        except (AgentUnreachable, AgentRefused) as error:
+            # The snapshot is whole; only disk space is lost until the machine goes.
+            log.warning("files.left", workspace=workspace.id, machine=machine.id, why=str(error))
+
+    async def _call_off(self, workspace: Workspace, error: SnapshotError) -> None:
+        log.error("snapshot.failed", workspace=workspace.id, code=error.code, why=str(error))
+        fields = {
+            "errorCode": f"snapshot_{error.code}",
+            "error": str(error),
+            "reason": "snapshot failed",
+        }
+        await self._change(workspace, _W.STOPPED, fields)
+
+    async def _change(
+        self,
+        workspace: Workspace,
+        to: WorkspaceStatus,
+        fields: dict[str, str],
+        chain: tuple[WorkspaceStatus, ...] = (),
+    ) -> None:
+        try:
+            await self._store.change(workspace, to, fields=fields, chain=chain)
+        except Conflict as conflict:
+            # Somebody else was faster; the records say what is true now.
+            log.debug("change.overtaken", workspace=workspace.id, to=to, why=str(conflict))

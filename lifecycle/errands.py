@@ -1,0 +1,60 @@
+"""Work in flight, one piece at a time for each key, with a growing pause after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from lifecycle.stores import StoreError
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+FAILURES_MAX = (
+    10_000  # keys with failures remembered; the oldest is forgotten (and may retry sooner)
+)
+
+
+class Errands:
+    """Whoever finds the same work due again every tick may ask for it every tick."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._pauses: dict[str, tuple[float, float]] = {}  # key → (not before, length of the pause)
+
+    def busy(self, key: str) -> bool:
+        return key in self._tasks
+
+    def run(self, key: str, work: Callable[[], Awaitable[None]]) -> bool:
+        """Start it, unless it is under way or pausing; whether it was started."""
+        now = asyncio.get_running_loop().time()
+        if key in self._tasks or now < self._pauses.get(key, (0.0, 0.0))[0]:
+            return False
+        self._tasks[key] = asyncio.create_task(self._run(key, work))
+        return True
+
+    async def _run(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+            self._pauses.pop(key, None)
+        except Exception as error:
+            pause = min(LONGEST_PAUSE, 2 * self._pauses.pop(key, (0.0, FIRST_PAUSE / 2))[1])
+            if isinstance(error, StoreError):
+                pause = FIRST_PAUSE  # the whole store is away: back at once when it is
+            self._pauses[key] = (asyncio.get_running_loop().time() + pause, pause)
+            while len(self._pauses) > FAILURES_MAX:
+                del self._pauses[next(iter(self._pauses))]
+            log.warning(
+                "errand.failed", key=key, why=str(error), kind=type(error).__name__, retry_s=pause
+            )
+        finally:
+            self._tasks.pop(key, None)
+
+    async def cancel(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

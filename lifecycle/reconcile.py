@@ -1,0 +1,226 @@
+"""What a machine's own report, and the pool's, say against the records. Pure.
+
+Level-triggered: the same comparison mends a lost answer, a killed leader and a crash. Records are read
+before the report is asked for, so the report is the newer one; every command is a compare-and-set on
+the record it was decided on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lifecycle.agent.contract import Report, WorkspaceReport
+from lifecycle.model import OCCUPYING, Machine, MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.pools import Observed
+
+_W = WorkspaceStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """The agent does not know of this boot: ask it (again) to start it."""
+
+    workspace: Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """It runs there and should not: ask the agent to stop it."""
+
+    workspace_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    workspace: Workspace
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    workspace: Workspace
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    workspace: Workspace
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    workspace: Workspace
+    step: str
+
+
+Change = Boot | Halt | Running | Stopped | Failed | Progress
+
+
+def converge(machine: Machine, records: Sequence[Workspace], report: Report) -> list[Change]:
+    """Commands that bring records and machine together. records: those with machine.id as machine_id."""
+    rows = {row.workspace_id: row for row in report.workspaces}
+    host = machine.address.rpartition(":")[0]
+    found = (_converge_one(record, rows.get(record.id), host) for record in records)
+    return [change for change in found if change is not None]
+
+
+def _converge_one(w: Workspace, row: WorkspaceReport | None, host: str) -> Change | None:
+    if row is not None and row.epoch > w.epoch:
+        return None  # the machine knows a boot that the record does not: wait for a newer record
+    current = row if row is not None and row.epoch == w.epoch else None
+    if w.status is _W.STARTING:
+        return _starting(w, current, host)
+    if w.status is _W.RUNNING:
+        return _running(w, current)
+    if w.status is _W.STOPPING:
+        over = current is None or current.status in ("stopped", "failed")
+        return Stopped(w, w.reason) if over else None
+    # Nothing of it should run here any more.
+    if row is not None and row.status in ("starting", "running"):
+        return Halt(w.id, row.epoch)
+    return None
+
+
+def _starting(w: Workspace, row: WorkspaceReport | None, host: str) -> Change | None:
+    if row is None:
+        return Boot(w)
+    if row.status == "running":
+        return Running(w, f"{host}:{row.port}")
+    if row.status == "failed":
+        return Failed(w, row.error_code, row.error)
+    if row.status == "stopped":
+        return Failed(w, "stopped", f"its machine {w.machine_id} stopped it while it was starting")
+    return Progress(w, row.step) if row.step and row.step != w.step else None
+
+
+def _running(w: Workspace, row: WorkspaceReport | None) -> Change | None:
+    if row is None:
+        return Failed(w, "machine_lost_it", f"machine {w.machine_id} no longer knows of it")
+    if row.status == "failed":
+        return Failed(w, row.error_code, row.error)
+    return Stopped(w, "machine stopped") if row.status == "stopped" else None
+
+
+def strangers(machine_id: str, report: Report, records: Mapping[str, Workspace]) -> list[Halt]:
+    """Stops for what runs on a machine although its record says it runs elsewhere, or is over.
+
+    records: the current ones of what the report names. A workspace without any record is left alone:
+    unknown is never a reason to stop.
+    """
+    return [
+        Halt(row.workspace_id, row.epoch)
+        for row in report.workspaces
+        if row.status in ("starting", "running")
+        and (record := records.get(row.workspace_id)) is not None
+        and record.machine_id != machine_id
+        and record.epoch >= row.epoch
+        and record.status is not _W.TERMINATED
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """It runs: take its agent's reports."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """It went down: what ran on it has failed."""
+
+    machine: Machine
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revive:
+    """It is down and its disk holds files: start it again."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """It is of no more use: remove it and its disk."""
+
+    machine: Machine
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A drained or stopped machine is seen stopped with its disk kept."""
+
+    machine: Machine
+
+
+MachineChange = Watch | Lost | Revive | Remove | Down
+
+
+def converge_machines(
+    machines: Iterable[Machine],
+    observed: Iterable[Observed],
+    now_ms: int,
+    *,
+    launch_timeout: float,
+    needed: frozenset[str] = frozenset(),
+) -> list[MachineChange]:
+    """Commands for machines whose record and pool disagree.
+
+    launch_timeout: seconds until one that never came up is given up. needed: machines whose files
+    somebody waits for.
+    """
+    seen = {row.machine_id: row for row in observed}
+    found = (
+        _converge_machine(machine, seen.get(machine.id), now_ms, launch_timeout, needed)
+        for machine in machines
+    )
+    return [change for change in found if change is not None]
+
+
+def _converge_machine(
+    m: Machine, seen: Observed | None, now_ms: int, launch_timeout: float, needed: frozenset[str]
+) -> MachineChange | None:
+    age = (now_ms - m.status_since_ms) / 1000
+    if seen is not None and seen.state == "running":
+        return (
+            Watch(replace(m, address=seen.address))
+            if m.status is not MachineStatus.STOPPED
+            else None
+        )
+    if m.status is MachineStatus.LAUNCHING:
+        if age < launch_timeout:
+            return None
+        why = "never came up" if seen is None else f"is still {seen.state}"
+        if m.holds_files:
+            return Lost(m, f"{why} after {launch_timeout:g} s")
+        return Remove(m, f"{why} after {launch_timeout:g} s")
+    if seen is not None and seen.state == "launching":
+        return None
+    if m.status in (MachineStatus.READY, MachineStatus.DRAINING):
+        return Lost(m, "its agent is down" if seen else "it is gone")
+    if m.status is MachineStatus.LOST:
+        if seen is None:
+            return Remove(m, "it is gone and its disk with it")
+        return Revive(m) if m.holds_files else Remove(m, "it went down and holds nothing")
+    if m.status is MachineStatus.STOPPED:
+        if seen is None:
+            return Remove(m, "it is gone and its disk with it")
+        if m.id in needed:
+            return Revive(m)
+        return None if m.holds_files else Remove(m, "it is stopped and holds nothing")
+    return None
+
+
+def failures(machine: Machine, records: Iterable[Workspace], reason: str) -> list[Failed]:
+    """What a lost machine means for the workspaces that held a slot on it."""
+    return [
+        Failed(w, "machine_lost", f"its machine {machine.id} went down: {reason}. Start it again.")
+        for w in records
+        if w.status in OCCUPYING and w.machine_id == machine.id
+    ]
