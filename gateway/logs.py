@@ -6,13 +6,14 @@ What users supply (paths, names, headers) ends up in logs: it cannot break a lin
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 import structlog
+
+from gateway.terminal import colourful, one_line
 
 QUIET = {"uvicorn.error": logging.WARNING, "asyncio": logging.WARNING, "aiohttp": logging.WARNING}
 """Loggers whose news at the level "info" is ours to tell."""
@@ -33,8 +34,6 @@ _PATTERNS = (
     # redis://user:password@host
     (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/@]+(?=@)"), rf"\1{_GONE}"),
 )  # fmt: skip
-# C0 and C1 controls, line and paragraph separators, and what turns the reading direction around.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
@@ -83,12 +82,6 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     logging.captureWarnings(True)
 
 
-def colourful(stream: TextIO) -> bool:
-    """Whether to send colours: only to a terminal that has them and whose owner wants them (no-color.org)."""
-    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return wanted and stream.isatty()
-
-
 def redact(_logger: Any, _method: str, event: Any) -> Any:
     """Processor: take credentials out of every value, by its name and by its looks."""
     ours = {key: value for key, value in event.items() if key.startswith("_")}  # structlog's own
@@ -99,11 +92,6 @@ def without_secrets(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
-
-
-def one_line(text: str) -> str:
-    """Text that stays in its line: control characters become \\n, \\x1b and so on."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def _clean(value: Any, depth: int) -> Any:

@@ -1,0 +1,132 @@
+"""`ide-gateway serve`, step by step. The port is bound before anything has a side effect that lasts.
+
+settings → data directory, its lock → listening socket → Redis → API key → signing key → gateway process(es)
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import redis
+import structlog
+
+from gateway import __version__, ground
+from gateway.announce import announce, bin_dir
+from gateway.await_redis import wait_for_redis
+from gateway.logs import configure
+from gateway.private import secret_in, write_private
+from gateway.process import Boot, run
+from gateway.settings import Settings
+from gateway.sources import Loaded, without_credentials
+from gateway.terminal import DONE, report, say, warn
+from gateway.valkey import Embedded, start
+from gateway.workers import supervise
+
+SIGNING_KEY = "gateway:signing-key"
+"""In Redis: gateways on one Redis accept each other's cookies and tokens."""
+
+log = structlog.get_logger(__name__)
+
+
+def serve(loaded: Loaded) -> int:
+    """Run until told to stop; the exit code. Raises Exit."""
+    configure(loaded.settings.log_level, loaded.settings.log_format)
+    say(
+        f"ide-gateway {__version__}   settings: {_changed(loaded)} (see them: ide-gateway settings)"
+    )
+    for text in loaded.warnings:
+        warn(text)
+    with ExitStack() as stack:
+        sock, loaded = _take_ground(loaded, stack)
+        data_dir = loaded.settings.data_dir
+        redis_url, look_after = _redis(loaded, stack)
+        boot = Boot(
+            settings=_absolute(loaded),
+            redis_url=redis_url,
+            api_key=loaded.settings.api_key or secret_in(data_dir / "api-key"),
+            signing_key=shared_signing_key(redis_url, data_dir / "signing-key"),
+        )
+        url_file = data_dir / "url"  # where `ide-gateway ls` looks
+        write_private(url_file, loaded.settings.public_url + "\n")
+        stack.callback(url_file.unlink, missing_ok=True)
+        _add_to_path(bin_dir())
+        code = _run(boot, sock, look_after)
+        if look_after:
+            say("Stopping Valkey")
+    return code
+
+
+def _changed(loaded: Loaded) -> str:
+    names = loaded.changed()
+    return ", ".join(names) if names else "defaults"
+
+
+def _take_ground(loaded: Loaded, stack: ExitStack) -> tuple[socket.socket, Loaded]:
+    settings = loaded.settings
+    ground.make_data_dir(settings.data_dir, loaded.sources["data_dir"])
+    if not settings.redis_url:
+        stack.enter_context(ground.lock(settings.data_dir))
+    sock = stack.enter_context(ground.listen(settings.host, settings.port))
+    return sock, loaded.with_port(sock.getsockname()[1])
+
+
+def _redis(loaded: Loaded, stack: ExitStack) -> tuple[str, Callable[[], None] | None]:
+    """(URL, what to call every second): the one of the settings, or an embedded one."""
+    url, data_dir = loaded.settings.redis_url, loaded.settings.data_dir
+    if url:
+        version, warnings = wait_for_redis(url, loaded.sources["redis_url"])
+        report(DONE, "Redis", f"{version} at {without_credentials(url)}")
+        for text in warnings:
+            warn(text)
+        return url, None
+    embedded = stack.enter_context(start(data_dir))
+    report(DONE, "Redis", f"embedded Valkey {embedded.version}, data in {data_dir}/")
+    path = embedded.socket
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    say(f"          look inside: redis-cli -s {path} (password: {data_dir / 'redis' / 'password'})")
+    return embedded.url, lambda: _revive(embedded)
+
+
+def _revive(embedded: Embedded) -> None:
+    if embedded.revive():
+        log.error("the embedded Valkey had ended; started it again", log=embedded.directory)
+
+
+def _run(boot: Boot, sock: socket.socket, look_after: Callable[[], None] | None) -> int:
+    if boot.settings.workers > 1:
+        return supervise(boot, sock, look_after)
+    return run(boot, sock, report, lambda url: announce(boot.settings, url), say, look_after)
+
+
+def shared_signing_key(redis_url: str, path: Path) -> str:
+    """The key in Redis wins; one that Redis has lost is put back from the file."""
+    ours = secret_in(path)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.set(SIGNING_KEY, ours, nx=True)
+        shared = str(client.get(SIGNING_KEY))
+    if shared != ours:
+        write_private(path, shared + "\n")
+    return shared
+
+
+def _absolute(loaded: Loaded) -> Settings:
+    """Paths that stay right in other processes, whatever their working directory."""
+    settings = loaded.settings
+    return settings.model_copy(
+        update={
+            "data_dir": settings.data_dir.absolute(),
+            "snapshots": str(Path(settings.snapshots).absolute()),
+        }
+    )
+
+
+def _add_to_path(directory: Path) -> None:
+    """IDEs installed beside us are found without an activated environment; others of that name come first."""
+    known = os.environ.get("PATH", os.defpath)
+    if str(directory) not in known.split(os.pathsep):
+        os.environ["PATH"] = f"{known}{os.pathsep}{directory}"
