@@ -1,0 +1,84 @@
+"""Metered time: clipped to the month, open until now, never counted twice."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lifecycle.usage import Interval, Usage, month_of, month_window, total
+
+ALL = (0, 10**15)
+
+
+def test_nothing_was_used() -> None:
+    assert total([], 100, ALL) == Usage(0, {}, 0)
+
+
+def test_boots_of_a_workspace_add_up() -> None:
+    rows = [Interval("w1", 1, 1000, 2000), Interval("w1", 2, 5000, 5500)]
+    assert total(rows, 9000, ALL) == Usage(1500, {"w1": 1500}, 0)
+
+
+def test_an_open_interval_counts_until_now() -> None:
+    rows = [Interval("w1", 1, 1000, None)]
+    assert total(rows, 4000, ALL) == Usage(3000, {"w1": 3000}, 1)
+    assert total(rows, 900, ALL) == Usage(0, {}, 1)
+
+
+def test_overlaps_of_one_workspace_count_once_and_of_two_count_both() -> None:
+    rows = [
+        Interval("w1", 1, 1000, 3000),
+        Interval("w1", 1, 1000, 3000),
+        Interval("w1", 2, 2000, 4000),
+        Interval("w2", 1, 1000, 2000),
+    ]
+    assert total(rows, 9000, ALL) == Usage(4000, {"w1": 3000, "w2": 1000}, 0)
+
+
+def test_a_lost_end_counts_until_the_next_boot_at_most() -> None:
+    rows = [Interval("w1", 1, 1000, None), Interval("w1", 2, 5000, 6000)]
+    assert total(rows, 90_000, ALL) == Usage(5000, {"w1": 5000}, 0)
+
+
+def test_read_open_and_metered_meanwhile_counts_as_metered() -> None:
+    rows = [Interval("w1", 1, 1000, None), Interval("w1", 1, 1000, 1500)]
+    assert total(rows, 2000, ALL) == Usage(500, {"w1": 500}, 0)
+
+
+def test_only_what_falls_into_the_window() -> None:
+    rows = [Interval("w1", 1, 0, 100), Interval("w1", 2, 150, 250), Interval("w1", 3, 350, 400)]
+    assert total(rows, 500, (50, 200)) == Usage(100, {"w1": 100}, 0)
+
+
+def test_an_end_before_the_start_is_no_time() -> None:
+    assert total([Interval("w1", 1, 500, 400)], 900, ALL).total_ms == 0
+
+
+@given(
+    st.lists(
+        st.builds(
+            Interval,
+            st.sampled_from(["a", "b"]),
+            st.integers(1, 4),
+            st.integers(0, 50),
+            st.integers(0, 50),
+        )
+    )
+)
+def test_the_sum_is_the_number_of_covered_milliseconds(rows: list[Interval]) -> None:
+    covered = {(r.workspace_id, ms) for r in rows for ms in range(r.start_ms, r.end_ms or 0)}
+    assert total(rows, 60, ALL).total_ms == len(covered)
+
+
+def test_month_windows_join_without_gap() -> None:
+    assert month_window("2025-01") == (1_735_689_600_000, 1_738_368_000_000)
+    for old, new in (("2024-02", "2024-03"), ("2024-12", "2025-01")):
+        assert month_window(old)[1] == month_window(new)[0]
+    assert month_of(month_window("2024-12")[1] - 1) == "2024-12"
+    assert month_of(month_window("2024-12")[1]) == "2025-01"
+
+
+def test_a_month_that_is_none() -> None:
+    with pytest.raises(ValueError, match="2025-13"):
+        month_window("2025-13")
