@@ -1,0 +1,127 @@
+"""What /metrics shows. Base units, one prefix, never a label per user or workspace.
+
+A registry of its own per process: nothing global, nothing shared between tests. Each gateway process
+answers for itself; what is counted from Redis (workspaces, machines, queue) is the same in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from gateway.closing import BY_CODE
+from lifecycle.model import MachineStatus, WorkspaceStatus
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "ide_gateway"
+
+CLOSE_CODES = frozenset({*range(1000, 1016), *BY_CODE})
+"""Shown by number; a client may send any of 4,000 others, which count as "other"."""
+
+PROXY_CLASSES = frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"})
+BOOT_BUCKETS = (0.5, 1, 2, 3, 5, 8, 13, 20, 30, 45, 60, 90, 120, 180, 300)
+FLUSH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    """Every series, and a verb for each thing that is told of."""
+
+    def __init__(self, version: str = "") -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(namespace=PREFIX, registry=self.registry)
+        Info(PREFIX, "The gateway that answers.", registry=self.registry).info({"version": version})
+        self.sessions = self._gauge("sessions", "Open WebSocket sessions of this process.")
+        self.sessions_opened = self._counter("sessions_opened", "Sessions opened.")
+        self.sessions_closed = self._counter("sessions_closed", "Sessions closed.", "code")
+        self.evictions = self._counter("evictions", "Sessions evicted for want of a heartbeat.")
+        self.workspaces = self._gauge("workspaces", "Workspaces by status.", "status")
+        self.machines = self._gauge("machines", "Machines by status.", "status")
+        self.queue_length = self._gauge("queue_length", "Workspaces that wait for a slot.")
+        self.boot_seconds = self._histogram(
+            "boot_seconds", "From the start of a boot until the IDE is ready.", BOOT_BUCKETS
+        )
+        self.idle_stops = self._counter("idle_stops", "Workspaces stopped for idleness.")
+        self.snapshots = self._counter("snapshots", "Snapshots by result.", "result")
+        self.relay_up_bytes = self._counter("relay_up_bytes", "Bytes from clients to workspaces.")
+        self.relay_down_bytes = self._counter(
+            "relay_down_bytes", "Bytes from workspaces to clients."
+        )
+        self.proxy_requests = self._counter("proxy_requests", "Proxied HTTP requests.", "class")
+        self.heartbeat_flush_seconds = self._histogram(
+            "heartbeat_flush_seconds", "One flush of heartbeats to Redis.", FLUSH_BUCKETS
+        )
+        self.redis_up = self._gauge("redis_up", "1 while Redis answers this process.")
+        self.lease_held = self._gauge(
+            "lease_held", "1 while this process runs the lifecycle loops."
+        )
+        self.scaler_desired = self._gauge("scaler_desired_machines", "Machines the scaler wants.")
+        self.scaler_observed = self._gauge("scaler_observed_machines", "Machines it counts on.")
+        self.scaler_users = self._gauge("scaler_live_users", "Live users it saw.")
+        for status in WorkspaceStatus:
+            self.workspaces.labels(status).set(0)
+        for machine_status in MachineStatus:
+            self.machines.labels(machine_status).set(0)
+
+    def session_opened(self) -> None:
+        self.sessions_opened.inc()
+        self.sessions.inc()
+
+    def session_closed(self, code: int) -> None:
+        """code: the close code it ended with."""
+        self.sessions_closed.labels(str(code) if code in CLOSE_CODES else "other").inc()
+        self.sessions.dec()
+
+    def relayed(self, bytes_up: int, bytes_down: int) -> None:
+        """What a session moved since it was last told."""
+        self.relay_up_bytes.inc(bytes_up)
+        self.relay_down_bytes.inc(bytes_down)
+
+    def proxied(self, status: int) -> None:
+        """status: of the answer."""
+        name = f"{status // 100}xx"
+        self.proxy_requests.labels(name if name in PROXY_CLASSES else "other").inc()
+
+    def snapshot_taken(self, ok: bool) -> None:
+        self.snapshots.labels("ok" if ok else "failed").inc()
+
+    def count_workspaces(self, by_status: Mapping[str, int], queue_length: int) -> None:
+        """A status that is missing has none."""
+        for status in WorkspaceStatus:
+            self.workspaces.labels(status).set(by_status.get(status, 0))
+        self.queue_length.set(queue_length)
+
+    def count_machines(self, by_status: Mapping[str, int]) -> None:
+        """A status that is missing has none."""
+        for status in MachineStatus:
+            self.machines.labels(status).set(by_status.get(status, 0))
+
+    def scaled(self, desired: int, observed: int, live_users: int) -> None:
+        """The scaler's last decision, in machines."""
+        self.scaler_desired.set(desired)
+        self.scaler_observed.set(observed)
+        self.scaler_users.set(live_users)
+
+    def render(self) -> bytes:
+        """Prometheus text, CONTENT_TYPE."""
+        return generate_latest(self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", text, buckets=buckets, registry=self.registry)
