@@ -1,0 +1,184 @@
+"""What callers get: one model for each shape, camelCase outside. Never a secret, a token of ours, an address."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from lifecycle.model import MachineStatus, WorkspaceStatus
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Queue(Answer):
+    """position: 1 is next, 0 is starting now."""
+
+    position: int
+    eta_seconds: int
+
+
+class Failure(Answer):
+    code: str
+    message: str
+
+
+class WorkspaceAnswer(Answer):
+    """Times are milliseconds. instanceId: the machine that has its files. stopsAt: null while no clock decides."""
+
+    workspace_id: str
+    user_id: str
+    name: str
+    instance_id: str | None
+    status: WorkspaceStatus
+    step: str | None
+    created_at: int
+    last_active_at: int | None
+    status_since: int
+    region: str
+    plan: str
+    priority: str
+    url: str
+    epoch: int
+    alive_because: str | None
+    stops_at: int | None
+    queue: Queue | None
+    snapshot_id: str | None
+    error: Failure | None
+    reason: str | None
+
+
+class ManifestAnswer(Answer):
+    workspace_id: str
+    snapshot_id: str
+    epoch: int
+    created_at: int
+    files: int
+    bytes: int
+    archive_bytes: int
+    sha256: str
+    format: str
+
+
+class EntryAnswer(Answer):
+    """url: one use, good until expiresAt. token: for clients that are no browser, this workspace only."""
+
+    workspace_id: str
+    url: str
+    token: str
+    expires_at: int
+
+
+class Signal(Answer):
+    kind: str
+    last_at: int
+    seconds_ago: int
+    counts: bool
+
+
+class Step(Answer):
+    what: str
+    at: int | None
+    unless: str | None
+
+
+class ActivityAnswer(Answer):
+    workspace_id: str
+    status: WorkspaceStatus
+    alive_because: str | None
+    stops_at: int | None
+    signals: list[Signal]
+    next: list[Step]
+    text: str
+
+
+class MachineAnswer(Answer):
+    instance_id: str
+    pool: str
+    status: MachineStatus
+    status_since: int
+    created_at: int
+    last_report_at: int | None
+    slots: int
+    occupied: int
+    holds_files: int
+    cpu_percent: float
+    memory_bytes: int
+    memory_total_bytes: int
+    disk_free_bytes: int
+    reason: str | None
+
+
+class PoolAnswer(BaseModel):
+    """The scaler's last decision with its inputs, as it wrote them down; empty before the first."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class WorkspaceUsage(Answer):
+    workspace_id: str
+    seconds: float
+    minutes: float
+
+
+class UsageAnswer(Answer):
+    """month: YYYY-MM, UTC. running: workspaces that count on."""
+
+    user_id: str
+    month: str
+    seconds: float
+    minutes: float
+    running: int
+    workspaces: list[WorkspaceUsage]
+
+
+class EventAnswer(Answer):
+    """data: what else is told, as text."""
+
+    id: str
+    type: str
+    at: int
+    workspace_id: str | None = None
+    user_id: str | None = None
+    instance_id: str | None = None
+    session_id: str | None = None
+    gateway: str | None = None
+    epoch: int | None = None
+    reason: str | None = None
+    data: dict[str, str]
+
+
+class MeAnswer(Answer):
+    user_id: str | None
+    admin: bool
+
+
+class HealthAnswer(Answer):
+    status: Literal["ok"]
+
+
+class ReadyAnswer(Answer):
+    status: Literal["ok", "unavailable"]
+    reasons: list[str]
+
+
+class Problem(Answer):
+    """retryAfter: seconds. limit, allowed, used: which bound refused it. field: which one is wrong."""
+
+    code: str
+    message: str
+    retry_after: int | None = None
+    limit: str | None = None
+    allowed: int | None = None
+    used: int | None = None
+    field: str | None = None
+    status: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+
+class ErrorAnswer(Answer):
+    error: Problem

@@ -1,0 +1,85 @@
+"""What the API needs from the rest, as it is handed in. Everything may raise StoreUnavailable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+
+from gateway.auth import Admin, Nobody, Person
+from lifecycle.agent.contract import Manifest
+from lifecycle.model import Event, Machine, Workspace
+from lifecycle.stores import WorkspaceStore
+
+Principal = Admin | Person | Nobody
+"""Whoever can call on the base host."""
+
+
+class Fleet(Protocol):
+    async def machines(self) -> list[Machine]:
+        """Every machine that is not terminated."""
+
+    async def pool_decision(self) -> Mapping[str, Any]:
+        """The scaler's last decision with its inputs; empty before the first."""
+
+
+class UsageReader(Protocol):
+    async def usage(self, user_id: str) -> Sequence[tuple[str, int, int, int]]:
+        """Closed metered intervals (workspace, epoch, start ms, end ms); none for an unknown user."""
+
+
+class Health(Protocol):
+    async def ready(self) -> tuple[bool, Sequence[str]]:
+        """Take traffic? If not, why, in words for an operator."""
+
+
+class IdempotencyKeys(Protocol):
+    async def claim(self, key: str, fingerprint: str) -> str:
+        """Remember key → fingerprint for a day; answers the fingerprint that holds it, an older one first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A way into a workspace. url: one use, until expires_at_ms. token: for clients that are no browser."""
+
+    url: str
+    token: str
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    store: WorkspaceStore
+    fleet: Fleet
+    history: Callable[[str, int], Awaitable[Sequence[Event]]]
+    """Events after that id, oldest first, at most so many; with id "" the newest."""
+    subscription: Callable[[str | None], AbstractContextManager[asyncio.Queue[Event]]]
+    """A bounded queue that fills with events (of one workspace, or all) from now on; full, the oldest go."""
+    usage: UsageReader
+    health: Health
+    keys: IdempotencyKeys
+    identify: Callable[[Request], Principal]
+    """Who calls. Raises gateway.auth.BadCookies."""
+    origin_allowed: Callable[[Request, bool], bool]
+    """May a page of this Origin change something? The second: whether a cookie says who calls."""
+    url_of: Callable[[str], str]
+    """Workspace id → address of its page."""
+    eta: Callable[[int], Awaitable[float]]
+    """Place in the queue → seconds until it runs; place 0 is one that starts now."""
+    enter: Callable[[Workspace, str], Awaitable[Entry]]
+    """Mint an entry that leads to this path of the workspace."""
+    snapshot: Callable[[str], Awaitable[Manifest]]
+    """Snapshot now. Raises SnapshotError, Conflict."""
+    purge: Callable[[str], Awaitable[None]]
+    """Forget a terminated workspace: its snapshots first, then its record. Raises Conflict, SnapshotError."""
+    metrics: Callable[[], bytes]
+    openapi: Mapping[str, Any]
+    idle_timeout: float = 3600
+    retention: float = 86400
+    metrics_token: str = ""
+    keep_alive: float = 15
+    """Seconds between comments on a silent event stream."""
