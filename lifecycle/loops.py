@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -154,13 +155,15 @@ class Loops:
         machines = await self._fleet.machines()
         for command in place(queue, machines):
             if isinstance(command, Place):
-                known = self._epochs.get(command.machine.id, {}).get(command.workspace.id, 0)
-                where, actions = command.machine, self._actions
-                self._errand(command.workspace, lambda w, m=where, k=known: actions.boot(w, m, k))
+                self._errand(command.workspace, partial(self._boot, machine=command.machine))
             elif isinstance(command, Detach):
                 self._errand(command.workspace, self._actions.detach)
             else:
                 self._revive(command.machine)
+
+    async def _boot(self, workspace: Workspace, machine: Machine) -> None:
+        known = self._epochs.get(machine.id, {}).get(workspace.id, 0)
+        await self._actions.boot(workspace, machine, known)
 
     def _errand(self, workspace: Workspace, do: Callable[[Workspace], Awaitable[None]]) -> None:
         self._errands.run(workspace.id, lambda: do(workspace))

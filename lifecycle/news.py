@@ -82,6 +82,7 @@ class News:
         if _order(last) < _order(self._last):
             log.warning("events.reset", was=self._last, now=last)
             self._last = last
+            self._publish(Event(id=last, type="events.reset", data={}))
 
     def _publish(self, event: Event) -> None:
         for listener in self._listeners:

@@ -440,3 +440,13 @@ event('heartbeats.distrusted', {reason = ARGV[1]})
 return text(now)
 """
 )
+
+LEAVE = (
+    PRELUDE
+    + """
+-- ARGV gateway, fresh ms. Returns how many other gateways are alive: the last one to leave gets 0.
+redis.call('ZREM', 'heartbeat:gateways', ARGV[1])
+redis.call('DEL', 'connections:' .. ARGV[1])
+return redis.call('ZCOUNT', 'heartbeat:gateways', now - tonumber(ARGV[2]), '+inf')
+"""
+)

@@ -1,0 +1,57 @@
+"""Figures for /metrics that nobody tells of as they happen: read from the records, or heard in the events."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+
+from gateway.metrics import Metrics
+from lifecycle.model import Event
+from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.redis import RedisStore
+
+INTERVAL = 5.0
+BOOTS_MAX = 10_000  # boots under way whose start is remembered; the oldest is forgotten
+
+
+class Gauges:
+    def __init__(
+        self,
+        metrics: Metrics,
+        store: RedisStore,
+        fleet: RedisFleet,
+        leads: Callable[[], bool],
+    ) -> None:
+        """leads: whether this process runs the loops. What happens once is counted by it alone."""
+        self._metrics, self._store, self._fleet, self._leads = metrics, store, fleet, leads
+        self._started: OrderedDict[str, int] = OrderedDict()
+
+    def on_event(self, event: Event) -> None:
+        if not self._leads():
+            return
+        workspace = event.data.get("workspace", "")
+        if event.type == "workspace.starting":
+            self._started[workspace] = event.at_ms
+            while len(self._started) > BOOTS_MAX:
+                self._started.popitem(last=False)
+        elif event.type == "workspace.running":
+            started = self._started.pop(workspace, None)
+            if started is not None:
+                self._metrics.boot_seconds.observe((event.at_ms - started) / 1000)
+        elif event.type == "workspace.stopping" and event.data.get("reason") == "idle":
+            self._metrics.idle_stops.inc()
+        elif event.type == "workspace.snapshotted":
+            self._metrics.snapshot_taken(True)
+        elif event.type == "workspace.stopped" and event.data.get("reason") == "snapshot failed":
+            self._metrics.snapshot_taken(False)
+
+    async def refresh(self) -> None:
+        """Read the counts from Redis. Raises StoreError."""
+        counts = await self._store.counts()
+        self._metrics.count_workspaces(counts, counts["queued"])
+        machines = await self._fleet.machines()
+        self._metrics.count_machines(Counter(str(machine.status) for machine in machines))
+        self._metrics.lease_held.set(1 if self._leads() else 0)
+        decision = await self._fleet.pool_decision()
+        if decision:
+            self._metrics.scaled(decision["want"], decision["have"], decision["users"])

@@ -1,0 +1,244 @@
+"""The open sessions of this process, and once a second one flush of what was seen of them.
+
+The relay only counts frames. This looks at the counters each second: a session with new frames is alive,
+one with new data frames is active, and all of it goes to Redis in one round trip. While Redis is away
+the newest moment of each is kept and told later, as an age, so that no two clocks ever meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import structlog
+
+from gateway import closing
+from gateway.metrics import Metrics
+from gateway.tunnel import Session
+from lifecycle.model import Event
+from lifecycle.stores import StoreError
+from lifecycle.stores.signals import Flush, RedisSignals
+
+log = structlog.get_logger(__name__)
+
+FLUSH_INTERVAL = 1.0
+PENDING_MAX = 20_000  # endings and events told late while Redis is away; the oldest are dropped
+
+_ENDINGS = {
+    "workspace.stopping": closing.STOPPED,
+    "workspace.stopped": closing.STOPPED,
+    "workspace.failed": closing.CRASHED,
+    "workspace.terminating": closing.TERMINATED,
+    "workspace.terminated": closing.TERMINATED,
+}
+
+
+class TooManySessions(Exception):
+    """A bound on open sessions is reached. close: what the client is told."""
+
+    def __init__(self, close: closing.Close) -> None:
+        super().__init__(close.reason)
+        self.close = close
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Counters at the last look, and when they last moved (loop time)."""
+
+    frames: int
+    data_frames: int
+    at: float
+    active_at: float
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What Redis has not been told yet. The moments are loop time."""
+
+    sessions: dict[str, float] = field(default_factory=dict)
+    active: dict[str, float] = field(default_factory=dict)
+    closed: list[str] = field(default_factory=list)
+    events: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    connections: bool = True
+
+
+class Heartbeats:
+    def __init__(
+        self,
+        gateway: str,
+        signals: RedisSignals,
+        metrics: Metrics,
+        *,
+        ping_interval: float,
+        max_sessions: int,
+        max_sessions_per_user: int,
+    ) -> None:
+        """ping_interval: seconds of silence after which a client is pinged."""
+        self.gateway = gateway
+        self._signals, self._metrics = signals, metrics
+        self._ping_interval = ping_interval
+        self._max, self._max_per_user = max_sessions, max_sessions_per_user
+        self._sessions: dict[Session, _Seen] = {}
+        self._by_workspace: dict[str, dict[str, Session]] = {}
+        self._by_user: Counter[str] = Counter()
+        self._pending = _Pending()
+        self._number = 0
+        self.flushed_at = asyncio.get_running_loop().time()
+        """Loop time of the last flush that Redis took."""
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def admit(self, workspace: str, user: str, epoch: int) -> Session:
+        """A session for a connection that is about to be handed over. Raises TooManySessions.
+        Give it back with ended(), whatever becomes of it."""
+        if len(self._sessions) >= self._max:
+            raise TooManySessions(closing.OVERLOADED)
+        if self._by_user[user] >= self._max_per_user:
+            raise TooManySessions(closing.TOO_MANY_SESSIONS)
+        self._number += 1
+        session = Session(
+            workspace=workspace, user=user, id=f"{self.gateway}-{self._number}", epoch=epoch
+        )
+        now = asyncio.get_running_loop().time()
+        self._sessions[session] = _Seen(0, 0, now, 0.0)
+        self._by_workspace.setdefault(workspace, {})[session.id] = session
+        self._by_user[user] += 1
+        self._pending.sessions[_member(session)] = now
+        self._pending.connections = True
+        return session
+
+    def opened(self, session: Session) -> None:
+        """It was handed over: from here on it is a session to everybody."""
+        self._metrics.session_opened()
+        self._tell("session.opened", session)
+
+    def ended(self, session: Session, code: int) -> None:
+        """It is over. code: the close code it ended with; 0: it never came about."""
+        seen = self._sessions.pop(session, None)
+        if seen is None:
+            return
+        self._look(session, seen, asyncio.get_running_loop().time())
+        of_workspace = self._by_workspace[session.workspace]
+        del of_workspace[session.id]
+        if not of_workspace:
+            del self._by_workspace[session.workspace]
+        self._by_user[session.user] -= 1
+        if not self._by_user[session.user]:
+            del self._by_user[session.user]
+        self._pending.sessions.pop(_member(session), None)
+        self._pending.closed.append(_member(session))
+        self._pending.connections = True
+        if code:
+            self._metrics.session_closed(code)
+            self._tell("session.closed", session, code=str(code))
+
+    def on_event(self, event: Event) -> None:
+        """End what the lifecycle says is over. Called with every event, in order."""
+        if event.type == "session.evicted":
+            here = self._by_workspace.get(event.data.get("workspace", ""), {})
+            session = here.get(event.data.get("session", ""))
+            if session is not None:
+                self._metrics.evictions.inc()
+                session.end(closing.EVICTED)
+            return
+        close = _ENDINGS.get(event.type)
+        if close is None:
+            return
+        epoch = int(event.data.get("epoch", 0))
+        for session in list(self._by_workspace.get(event.data.get("workspace", ""), {}).values()):
+            if session.epoch <= epoch:
+                session.end(close)
+
+    def end_all(self, close: closing.Close) -> None:
+        for session in list(self._sessions):
+            session.end(close)
+
+    async def run(self) -> None:
+        """Look and flush each second, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            self.look(started)
+            await self.flush()
+            await asyncio.sleep(max(0.05, FLUSH_INTERVAL - (loop.time() - started)))
+
+    def look(self, now: float) -> None:
+        """Read every session's counters; ping those that were silent. now: loop time."""
+        for session, seen in self._sessions.items():
+            self._look(session, seen, now)
+            if now - seen.at >= self._ping_interval:
+                session.ping(now)
+
+    def _look(self, session: Session, seen: _Seen, now: float) -> None:
+        frames, data = session.frames_up, session.data_frames_up
+        if frames != seen.frames:
+            seen.frames, seen.at = frames, now
+            self._pending.sessions[_member(session)] = now
+        if data != seen.data_frames:
+            seen.data_frames, seen.active_at = data, now
+            self._pending.active[session.workspace] = now
+        up, down = session.bytes_up, session.bytes_down
+        if up != seen.bytes_up or down != seen.bytes_down:
+            self._metrics.relayed(up - seen.bytes_up, down - seen.bytes_down)
+            seen.bytes_up, seen.bytes_down = up, down
+
+    async def flush(self) -> None:
+        """Tell Redis what it has not been told. While it is away, keep it."""
+        loop = asyncio.get_running_loop()
+        told, self._pending = self._pending, _Pending(connections=False)
+        now = loop.time()
+        seen = Flush(
+            sessions={member: _age_ms(now, at) for member, at in told.sessions.items()},
+            active={workspace: _age_ms(now, at) for workspace, at in told.active.items()},
+            closed=told.closed,
+            connections=self._connections() if told.connections else None,
+            events=told.events,
+        )
+        started = time.perf_counter()
+        try:
+            await self._signals.flush(self.gateway, seen)
+        except StoreError as error:
+            self._keep(told)
+            self._metrics.redis_up.set(0)
+            log.warning("heartbeats.kept", sessions=len(told.sessions), why=str(error))
+            return
+        self.flushed_at = loop.time()
+        self._metrics.redis_up.set(1)
+        self._metrics.heartbeat_flush_seconds.observe(time.perf_counter() - started)
+
+    def _keep(self, told: _Pending) -> None:
+        """Put back what Redis did not take, behind what came meanwhile."""
+        new = self._pending
+        new.sessions = told.sessions | new.sessions
+        new.active = told.active | new.active
+        for member in told.closed:
+            new.sessions.pop(member, None)
+        new.closed = (told.closed + new.closed)[-PENDING_MAX:]
+        new.events = (told.events + new.events)[-PENDING_MAX:]
+        new.connections = True
+
+    def _connections(self) -> dict[str, int]:
+        return {workspace: len(here) for workspace, here in self._by_workspace.items()}
+
+    def _tell(self, kind: str, session: Session, **more: str) -> None:
+        fields = {
+            "workspace": session.workspace,
+            "user": session.user,
+            "session": session.id,
+            "gateway": self.gateway,
+            "epoch": str(session.epoch),
+        }
+        self._pending.events.append((kind, fields | more))
+
+
+def _member(session: Session) -> str:
+    return f"{session.workspace}/{session.id}"
+
+
+def _age_ms(now: float, at: float) -> int:
+    return max(0, int((now - at) * 1000))

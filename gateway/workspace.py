@@ -1,0 +1,367 @@
+"""A workspace's host: who may enter, what is relayed, what is proxied, what gets a page instead.
+
+One request goes one way: sane? → ours under /_gateway? → who → whose → running? → relay or proxy.
+A WebSocket, an asset or a script's call never wakes a workspace; only a person's visit does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway import auth, closing, headers, pages
+from gateway.heartbeats import Heartbeats, TooManySessions
+from gateway.hosts import PortHost, PublicUrl, WorkspaceHost, host_of, origin_of
+from gateway.metrics import Metrics
+from gateway.proxy import HttpProxy, UpstreamDown
+from gateway.relay import hand_over, refuse
+from gateway.routes import Routes
+from gateway.upgrade import UpstreamError, UpstreamRefused, open_upstream
+from gateway.visits import WorkspaceEndpoint, here_of, is_navigation
+from lifecycle.model import Workspace, WorkspaceStatus
+from lifecycle.stores import StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+_W = WorkspaceStatus
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+OURS = "/_gateway/"
+
+NOT_RUNNING: Mapping[WorkspaceStatus, closing.Close] = {
+    _W.QUEUED: closing.STARTING,
+    _W.STARTING: closing.STARTING,
+    _W.STOPPING: closing.STOPPED,
+    _W.STOPPED: closing.STOPPED,
+    _W.TERMINATING: closing.TERMINATED,
+    _W.TERMINATED: closing.TERMINATED,
+    _W.FAILED: closing.CRASHED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where a request goes and what opens it there."""
+
+    host: str
+    port: int
+    extra: tuple[str, str] | None
+
+
+class WorkspaceApp:
+    """ASGI application for every workspace's host and its ports' hosts."""
+
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        keys: auth.Keys,
+        public: PublicUrl,
+        entry_ttl: float,
+        upstream_header: str,
+        proxy: HttpProxy,
+        heartbeats: Heartbeats,
+        metrics: Metrics,
+        visit: WorkspaceEndpoint,
+        ours: Mapping[tuple[str, str], WorkspaceEndpoint],
+        enter: WorkspaceEndpoint,
+        assets: ASGIApp,
+        ports: Callable[[Workspace], Awaitable[frozenset[int]]],
+    ) -> None:
+        """ours: (method, path below /_gateway) → endpoint for somebody who may. enter: for anybody
+        with a code. ports: what a workspace's own processes listen on."""
+        self._routes, self._keys, self._public = routes, keys, public
+        self._entry_ttl = entry_ttl
+        name, _, value = upstream_header.partition(":")
+        self._extra = (name.strip(), value.strip()) if value else None
+        self._proxy, self._heartbeats, self._metrics = proxy, heartbeats, metrics
+        self._visit, self._ours, self._enter, self._assets = visit, ours, enter, assets
+        self._ports = ports
+
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, place: WorkspaceHost | PortHost
+    ) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send, place)
+        else:
+            response = await self._http(scope, receive, send, place)
+            if response is not None:
+                await response(scope, receive, send)
+
+    def _who(self, scope: Scope, workspace: str) -> auth.Visitor | auth.TokenBearer | auth.Nobody:
+        return auth.identify_workspace(
+            scope["headers"],
+            workspace,
+            self._keys,
+            https=self._public.https,
+            max_age=self._entry_ttl,
+            now=time.time(),
+        )
+
+    def _origin_ok(
+        self, scope: Scope, who: auth.Principal, place: WorkspaceHost | PortHost
+    ) -> bool:
+        return auth.check_origin(
+            auth.origin_header(scope["headers"]),
+            origin_of(place, self._public),
+            cookie_used=who.by_cookie,
+        )
+
+    # HTTP
+
+    async def _http(
+        self, scope: Scope, receive: Receive, send: Send, place: WorkspaceHost | PortHost
+    ) -> Response | None:
+        """A response to send, or None when it was proxied."""
+        request = Request(scope, receive)
+        path = request.url.path
+        if path.startswith(pages.WORKSPACE_ASSETS + "/"):
+            inner = dict(scope, path=path.removeprefix(pages.WORKSPACE_ASSETS), root_path="")
+            await self._assets(inner, receive, send)
+            return None
+        if path == OURS + "enter":
+            return await self._enter(request, place.workspace)
+        try:
+            who = self._who(scope, place.workspace)
+        except auth.BadCookies as error:
+            return _problem(400, "bad_cookies", str(error))
+        if isinstance(who, auth.Nobody):
+            return self._ask_in(request, place)
+        if scope["method"] not in _SAFE and not self._origin_ok(scope, who, place):
+            return _problem(
+                403, "bad_origin", f"this may only be asked by {origin_of(place, self._public)}"
+            )
+        try:
+            workspace = await self._routes.find(place.workspace)
+        except StoreUnavailable:
+            return self._sorry(request, pages.unavailable(here_of(request)), "redis_unavailable", 5)
+        if workspace is None or workspace.user_id != who.user:
+            return self._sorry(request, pages.not_found(self._home), "not_found")
+        if path.startswith(OURS):
+            return await self._own(request, workspace)
+        if workspace.status is not _W.RUNNING:
+            return await self._asleep(request, workspace)
+        return await self._forward(scope, receive, send, place, workspace)
+
+    @property
+    def _home(self) -> str:
+        return f"{self._public.scheme}://{self._public.host}:{self._public.port}/"
+
+    def _ask_in(self, request: Request, place: WorkspaceHost | PortHost) -> Response:
+        """The base host knows who this browser is: let it send the person back with a code."""
+        label = place.workspace
+        if isinstance(place, PortHost):
+            label = f"{place.port}--{label}"
+        if is_navigation(request.headers, request.method) and not request.url.path.startswith(OURS):
+            link = f"{self._home}open/{label}?next={quote(here_of(request), safe='')}"
+            return RedirectResponse(link, 303, {"cache-control": "no-store"})
+        return _problem(
+            401,
+            "unauthorized",
+            "enter this workspace first: open its page, or send Authorization: Bearer TOKEN",
+            {"www-authenticate": 'Bearer realm="ide-gateway"'},
+        )
+
+    async def _own(self, request: Request, workspace: Workspace) -> Response:
+        """The gateway's own paths on this host."""
+        below = request.url.path.removeprefix(OURS)
+        endpoint = self._ours.get((request.method, below))
+        if endpoint is None:
+            return self._sorry(request, pages.not_found(self._home), "not_found")
+        return await endpoint(request, workspace.id)
+
+    async def _asleep(self, request: Request, workspace: Workspace) -> Response:
+        if is_navigation(request.headers, request.method):
+            return await self._visit(request, workspace.id)
+        close = NOT_RUNNING[workspace.status]
+        return _problem(
+            503, close.name.replace("-", "_"), close.reason, {"cache-control": "no-store"}
+        )
+
+    def _sorry(
+        self, request: Request, page: pages.Page, code: str, retry_after: int = 0
+    ) -> Response:
+        """A page for a person, the API's error shape for everything else."""
+        if is_navigation(request.headers, request.method):
+            return pages.render(page)
+        extra = {"retry-after": str(retry_after)} if retry_after else {}
+        return _problem(page.status, code, page.fields["message"], extra)
+
+    async def _upstream(
+        self, place: WorkspaceHost | PortHost, workspace: Workspace
+    ) -> Upstream | None:
+        """Only addresses from our own records are dialled; None: nothing of the workspace's listens there."""
+        host, _, port = workspace.address.rpartition(":")
+        if isinstance(place, PortHost):
+            if place.port not in await self._ports(workspace):
+                return None
+            return Upstream(host, place.port, None)
+        extra = self._extra and (
+            self._extra[0],
+            self._extra[1].replace("{secret}", workspace.secret),
+        )
+        return Upstream(host, int(port), extra)
+
+    def _headers(
+        self, scope: Scope, place: WorkspaceHost | PortHost, extra: tuple[str, str] | None
+    ) -> list[headers.Header]:
+        return headers.upstream_headers(
+            scope["headers"],
+            host=host_of(place, self._public),
+            client_ip=(scope.get("client") or ("unknown", 0))[0],
+            scheme=self._public.scheme,
+            trusted=False,
+            own_cookie_names=auth.OWN_COOKIE_NAMES,
+            drop_authorization=auth.authorization_is_ours(scope["headers"], self._keys),
+            extra=extra,
+            websocket=scope["type"] == "websocket",
+        )
+
+    async def _forward(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        place: WorkspaceHost | PortHost,
+        workspace: Workspace,
+    ) -> Response | None:
+        request = Request(scope, receive)
+        upstream = await self._upstream(place, workspace)
+        if upstream is None:
+            return self._sorry(request, pages.not_found(self._home), "nothing_listens")
+        try:
+            outcome = await self._proxy.forward(
+                scope,
+                receive,
+                send,
+                route_key=(workspace.id, workspace.epoch),
+                host=upstream.host,
+                port=upstream.port,
+                headers=self._headers(scope, place, upstream.extra),
+            )
+        except UpstreamDown as error:
+            self._metrics.proxied(502)
+            log.warning("proxy.upstream_down", workspace=workspace.id, why=str(error))
+            if is_navigation(request.headers, request.method):
+                return await self._visit(request, workspace.id)
+            return _problem(502, "upstream_down", "the workspace did not answer; reload its page")
+        self._metrics.proxied(outcome.status)
+        return None
+
+    # WebSocket
+
+    async def _websocket(
+        self, scope: Scope, receive: Receive, send: Send, place: WorkspaceHost | PortHost
+    ) -> None:
+        try:
+            who = self._who(scope, place.workspace)
+        except auth.BadCookies as error:
+            await _reject(send, 400, str(error))
+            return
+        # Before anything else: a page of another origin learns nothing, not even a close code.
+        if not self._origin_ok(scope, who, place):
+            await _reject(send, 403, "this WebSocket may only be opened by its own page")
+            return
+        if isinstance(who, auth.Nobody):
+            await refuse(scope, receive, send, closing.UNAUTHORIZED)
+            return
+        try:
+            workspace = await self._routes.find(place.workspace)
+        except StoreUnavailable:
+            await refuse(scope, receive, send, closing.OVERLOADED)
+            return
+        if workspace is None or workspace.user_id != who.user or scope["path"].startswith(OURS):
+            await refuse(scope, receive, send, closing.NO_SUCH_WORKSPACE)
+        elif workspace.status is not _W.RUNNING:
+            await refuse(scope, receive, send, NOT_RUNNING[workspace.status])
+        else:
+            await self._relay(scope, receive, send, place, workspace)
+
+    async def _relay(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        place: WorkspaceHost | PortHost,
+        workspace: Workspace,
+    ) -> None:
+        target = await self._upstream(place, workspace)
+        if target is None:
+            await _reject(send, 404, "nothing of this workspace listens on that port")
+            return
+        try:
+            session = self._heartbeats.admit(workspace.id, workspace.user_id, workspace.epoch)
+        except TooManySessions as full:
+            await refuse(scope, receive, send, full.close)
+            return
+        try:
+            upstream = await open_upstream(
+                target.host,
+                target.port,
+                _target(scope),
+                self._headers(scope, place, target.extra),
+            )
+        except UpstreamRefused as refused:
+            self._heartbeats.ended(session, 0)
+            await _reject(send, refused.status, refused.body, self._back(refused.headers))
+            return
+        except UpstreamError as error:
+            self._heartbeats.ended(session, 0)
+            log.warning("relay.upstream_down", workspace=workspace.id, why=str(error))
+            await refuse(scope, receive, send, closing.UPSTREAM_LOST)
+            return
+        except BaseException:
+            self._heartbeats.ended(session, 0)
+            raise
+        hand_over(
+            scope,
+            upstream,
+            session,
+            response_headers=self._back(upstream.headers),
+            on_end=self._heartbeats.ended,
+        )
+        self._heartbeats.opened(session)
+
+    def _back(self, given: list[headers.Header]) -> list[headers.Header]:
+        try:
+            return headers.client_headers(given, own_cookie_names=auth.OWN_COOKIE_NAMES)
+        except headers.BadAnswer as error:
+            log.warning("relay.bad_headers", why=str(error))
+            return []
+
+
+def _target(scope: Scope) -> bytes:
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope.get("query_string", b"")
+    return raw + (b"?" + query if query else b"")
+
+
+def _problem(
+    status: int, code: str, message: str, extra: Mapping[str, str] | None = None
+) -> Response:
+    return JSONResponse(
+        {"error": {"code": code, "message": message}},
+        status,
+        {"cache-control": "no-store", **(extra or {})},
+    )
+
+
+async def _reject(
+    send: Send,
+    status: int,
+    body: str | bytes,
+    given: list[headers.Header] | None = None,
+) -> None:
+    """Answer a WebSocket handshake with a plain HTTP response."""
+    content = body.encode() if isinstance(body, str) else body
+    kept = [
+        pair for pair in given or [] if pair[0] not in (b"content-length", b"date", b"connection")
+    ]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": kept})
+    await send({"type": "websocket.http.response.body", "body": content, "more_body": False})
