@@ -24,7 +24,11 @@ from lifecycle.stores.signals import Flush, RedisSignals
 log = structlog.get_logger(__name__)
 
 FLUSH_INTERVAL = 1.0
-PENDING_MAX = 20_000  # endings and events told late while Redis is away; the oldest are dropped
+PENDING_MAX = 20_000  # endings kept while Redis is away; what is dropped runs into its timeout
+
+EVENTS_MAX = 100
+"""Openings and closings told in one flush: a storm of reconnects must not push what happened to
+workspaces out of the events' bounded memory. The counters and gauges miss none."""
 
 _ENDINGS = {
     "workspace.stopping": closing.STOPPED,
@@ -219,13 +223,15 @@ class Heartbeats:
         for member in told.closed:
             new.sessions.pop(member, None)
         new.closed = (told.closed + new.closed)[-PENDING_MAX:]
-        new.events = (told.events + new.events)[-PENDING_MAX:]
+        new.events = (told.events + new.events)[:EVENTS_MAX]
         new.connections = True
 
     def _connections(self) -> dict[str, int]:
         return {workspace: len(here) for workspace, here in self._by_workspace.items()}
 
     def _tell(self, kind: str, session: Session, **more: str) -> None:
+        if len(self._pending.events) >= EVENTS_MAX:
+            return
         fields = {
             "workspace": session.workspace,
             "user": session.user,
