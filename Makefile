@@ -1,0 +1,39 @@
+# Needs Python 3.11 or newer, git and make. Everything else goes into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: serve test check bench clean
+
+serve: $(VENV)/.ide  ## set up and serve: make serve ARGS="--port 8001"
+	@$(BIN)/ide-gateway serve $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/pytest -n 2 $(ARGS)
+
+check: $(VENV)/.test  ## the one gate: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 $(ARGS)
+
+bench: $(VENV)/.ide
+	@echo "Benchmarks are in bench/"
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ide: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV), a minute the first time"
+	@$(PIP) install -e '.[ide]' -c constraints.txt
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV), a minute the first time"
+	@$(PIP) install -e '.[ide,test]' -c constraints.txt
+	@touch $@ $(VENV)/.ide
