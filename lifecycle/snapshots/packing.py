@@ -19,7 +19,7 @@ from lifecycle.snapshots import SnapshotError
 from lifecycle.snapshots.files import CHUNK, HashingWriter, new_file, translate
 from lifecycle.snapshots.manifests import archive_name, check_id
 from lifecycle.snapshots.tarstream import BLOCK, END
-from lifecycle.snapshots.tree import DIRECTORY, MAX_PATH, descend, join, split
+from lifecycle.snapshots.tree import DIRECTORY, MAX_PATH, Descent, join
 
 log = logging.getLogger(__name__)
 
@@ -99,32 +99,30 @@ class _Walk:
         self._out = out
         try:
             with self._reading(""):
-                self._fd = os.open(self._root, DIRECTORY)
+                root = os.open(self._root, DIRECTORY)
         except _Vanished:
             raise SnapshotError(
                 "unreadable", f"cannot take a snapshot of {self._root}: it is no directory"
             ) from None
         try:
-            self._owner = os.fstat(self._fd).st_uid
-            pending = [""]
-            while pending:
-                pending.extend(self._directory(pending.pop()))
+            self._owner = os.fstat(root).st_uid
+            with Descent(root) as descent:
+                pending = [""]
+                while pending:
+                    pending.extend(self._directory(descent, pending.pop()))
         finally:
-            os.close(self._fd)
+            os.close(root)
         out.write(END)
 
-    def _directory(self, path: str) -> list[str]:
+    def _directory(self, descent: Descent, path: str) -> list[str]:
         """Store what is in it; returns the directories among that."""
         try:
             with self._reading(path):
-                fd = descend(self._fd, split(path))
+                fd = descent.enter(path)
         except _Vanished:
             return []
-        try:
-            names = self._names(fd, path)
-            return [join(path, name) for name in names if self._entry(fd, name, join(path, name))]
-        finally:
-            os.close(fd)
+        names = self._names(fd, path)
+        return [join(path, name) for name in names if self._entry(fd, name, join(path, name))]
 
     def _names(self, fd: int, path: str) -> list[str]:
         names = []

@@ -7,70 +7,107 @@ O_NOFOLLOW from a descriptor that is already known to be inside.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
+from types import TracebackType
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_PATH = 4096
 """Bytes of a path below the root: PATH_MAX, past which programs cannot name a file either."""
 
 
-def split(path: str) -> list[str]:
-    """Components of a path below the root; "" is the root itself."""
-    return path.split("/") if path else []
-
-
 def parent(path: str) -> str:
     return path.rpartition("/")[0]
+
+
+def leaf(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 
-@contextlib.contextmanager
-def opened(root: int, path: str) -> Iterator[int]:
-    """A descriptor of the directory at `path` below `root`. Raises OSError, also when a link is on the way.
+class Descent:
+    """One open directory below a root, moved from neighbour to neighbour.
 
-    One descriptor is open at a time, so depth costs time and never descriptors.
+    It takes the shorter way, over what both paths share or from the root, so that a walk in order
+    costs a step or two per directory at any depth, and two descriptors.
     """
-    fd = descend(root, split(path))
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._fd = os.dup(root)
+        self._names: list[str] = []
+        self._above: list[tuple[int, int]] = []  # (device, inode) of each directory passed
 
-def descend(root: int, names: Sequence[str]) -> int:
-    fd = os.dup(root)
-    for name in names:
-        try:
-            deeper = os.open(name, DIRECTORY, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = deeper
-    return fd
+    def __enter__(self) -> Descent:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def enter(self, path: str) -> int:
+        """A descriptor of the directory at `path` ("" = root), good until the next call.
+
+        Raises OSError: not there, not a directory, or a link on the way.
+        """
+        names = path.split("/") if path else []
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(names, self._names, strict=False))
+        shared = len(list(same))
+        if shared < len(self._names) - shared or not self._climb_to(shared):
+            self._move(os.dup(self._root))
+            self._names, self._above = [], []
+        for name in names[len(self._names) :]:
+            info = os.fstat(self._fd)
+            self._move(os.open(name, DIRECTORY, dir_fd=self._fd))
+            self._names.append(name)
+            self._above.append((info.st_dev, info.st_ino))
+        return self._fd
+
+    def _climb_to(self, depth: int) -> bool:
+        """False if there is no way up, or a directory was moved and ".." is not where we came from."""
+        while len(self._names) > depth:
+            try:
+                self._move(os.open("..", DIRECTORY, dir_fd=self._fd))
+            except OSError:
+                return False
+            self._names.pop()
+            info = os.fstat(self._fd)
+            if self._above.pop() != (info.st_dev, info.st_ino):
+                return False
+        return True
+
+    def _move(self, fd: int) -> None:
+        os.close(self._fd)
+        self._fd = fd
 
 
 def clear(root: Path) -> None:
-    """Remove everything below `root`, at any depth (shutil.rmtree recurses), following no link."""
+    """Remove everything below `root`, following no link, at any depth (shutil.rmtree recurses)."""
     fd = os.open(root, DIRECTORY)
     try:
-        for directory in reversed(_unlink_files(fd)):
-            with opened(fd, parent(directory)) as above:
-                os.rmdir(directory.rpartition("/")[2], dir_fd=above)
+        with Descent(fd) as descent:
+            for directory in reversed(_unlink_files(descent)):
+                os.rmdir(leaf(directory), dir_fd=descent.enter(parent(directory)))
     finally:
         os.close(fd)
 
 
-def _unlink_files(root: int) -> list[str]:
+def _unlink_files(descent: Descent) -> list[str]:
     """Remove all that is no directory; returns the directories, parents before children."""
     found, pending = [], [""]
     while pending:
         here = pending.pop()
-        with opened(root, here) as fd, os.scandir(fd) as entries:
+        found.append(here)
+        fd = descent.enter(here)
+        with os.scandir(fd) as entries:
             for entry in list(entries):
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.name, dir_fd=fd)
@@ -78,5 +115,4 @@ def _unlink_files(root: int) -> list[str]:
                 if os.geteuid() != 0:  # root needs no permission, and must not chmod by name
                     os.chmod(entry.name, 0o700, dir_fd=fd)
                 pending.append(join(here, entry.name))
-        found.append(here)
     return found[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -15,7 +16,7 @@ from lifecycle.snapshots import SnapshotError
 from lifecycle.snapshots.files import translate
 from lifecycle.snapshots.links import SOFTWARE, stays
 from lifecycle.snapshots.tarstream import Inflated, Member, corrupt, members
-from lifecycle.snapshots.tree import DIRECTORY, clear, descend, opened, parent, split
+from lifecycle.snapshots.tree import DIRECTORY, Descent, clear, leaf, parent
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def unpack(
     max_bytes: of content as it comes out, whatever headers say. max_files: members of every kind.
     owner: uid and gid for `root` and everything in it; None leaves them to the system.
     Raises SnapshotError with code corrupt, too_large, disk_full, not_found (`archive`) or
-    unreachable (`root`); then whatever was restored so far is removed again.
+    unreachable (`root`); then whatever was restored so far is removed again. A killed process leaves
+    half of it: restore beside the place and rename.
     """
     doing = f"cannot restore {archive} to {root}"
     try:
@@ -91,6 +93,16 @@ def _software(root: Path) -> list[str]:
     return [each for each in (*SOFTWARE, sys.base_prefix) if not here.startswith(f"{each}/")]
 
 
+@contextlib.contextmanager
+def _refusing(member: Member) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _REFUSED:
+            corrupt(f"{member.path[:200]!r}: {error.strerror}")
+        raise
+
+
 class _Restore:
     """Files and directories first, while no link exists that one could be written through.
 
@@ -115,33 +127,27 @@ class _Restore:
         self._links: dict[str, Member] = {}
 
     def run(self) -> None:
-        self._fd = os.open(self._root, DIRECTORY)
-        self._entered, self._entered_path = os.dup(self._fd), ""
+        root = os.open(self._root, DIRECTORY)
         try:
-            self._extract_all()
-            self._make_links()
-            for directory in reversed(self._directories):
-                with opened(self._fd, directory.path) as fd:
-                    self._finish(fd, directory)
+            with Descent(root) as descent, Descent(root) as self._sources:
+                self._extract_all(descent)
+                self._make_links(descent)
+                for directory in reversed(self._directories):
+                    self._finish(descent.enter(directory.path), directory)
             if self._owner:
-                os.fchown(self._fd, *self._owner)
+                os.fchown(root, *self._owner)
         finally:
-            os.close(self._entered)
-            os.close(self._fd)
+            os.close(root)
 
-    def _extract_all(self) -> None:
+    def _extract_all(self, descent: Descent) -> None:
         for count, (member, content) in enumerate(members(Inflated(self._archive)), start=1):
             if count > self._max_files:
                 self._too_large(f"{self._max_files} files", "--snapshot-max-files")
-            try:
-                self._extract(member, content)
-            except OSError as error:
-                if error.errno in _REFUSED:
-                    corrupt(f"{member.path[:200]!r}: {error.strerror}")
-                raise
+            with _refusing(member):
+                self._extract(descent.enter(parent(member.path)), member, content)
 
-    def _extract(self, member: Member, content: Iterator[bytes]) -> None:
-        directory, name = self._enter(parent(member.path)), member.path.rpartition("/")[2]
+    def _extract(self, directory: int, member: Member, content: Iterator[bytes]) -> None:
+        name = leaf(member.path)
         if member.kind == "file":
             self._file(directory, name, member, content)
         elif member.kind == "directory":
@@ -151,14 +157,6 @@ class _Restore:
             self._hard_link(directory, name, member)
         elif self._links.setdefault(member.path, member) is not member:
             corrupt(f"{member.path[:200]!r} is there twice")
-
-    def _enter(self, path: str) -> int:
-        """A descriptor of the directory at `path`, kept open for its other members."""
-        if path != self._entered_path:
-            entered = descend(self._fd, split(path))
-            os.close(self._entered)
-            self._entered, self._entered_path = entered, path
-        return self._entered
 
     def _file(self, directory: int, name: str, member: Member, content: Iterator[bytes]) -> None:
         with os.fdopen(os.open(name, _WRITE, 0o600, dir_fd=directory), "wb", 0) as file:
@@ -171,30 +169,31 @@ class _Restore:
             self._finish(file.fileno(), member)
 
     def _hard_link(self, directory: int, name: str, member: Member) -> None:
-        source = member.target.rpartition("/")[2]
-        with opened(self._fd, parent(member.target)) as fd:
-            info = os.stat(source, dir_fd=fd, follow_symlinks=False)
-            if not stat.S_ISREG(info.st_mode):
-                corrupt(f"{member.path[:200]!r} is a hard link to something that is no file")
-            os.link(source, name, src_dir_fd=fd, dst_dir_fd=directory, follow_symlinks=False)
+        source, above = leaf(member.target), self._sources.enter(parent(member.target))
+        info = os.stat(source, dir_fd=above, follow_symlinks=False)
+        if not stat.S_ISREG(info.st_mode):
+            corrupt(f"{member.path[:200]!r} is a hard link to something that is no file")
+        os.link(source, name, src_dir_fd=above, dst_dir_fd=directory, follow_symlinks=False)
 
-    def _make_links(self) -> None:
+    def _make_links(self, descent: Descent) -> None:
         targets = {path: member.target for path, member in self._links.items()}
         software = _software(self._root)
-        dropped = [path for path in targets if not stays(path, targets, software)]
-        for path in dropped:
-            del self._links[path]
-        for path in dropped[:_NAMED_IN_LOG]:
-            log.warning(
-                "link left out, it leads out of %s: %s → %s", self._root, path, targets[path]
-            )
-        if len(dropped) > _NAMED_IN_LOG:
-            log.warning("%d links left out in all, they lead out of %s", len(dropped), self._root)
+        left_out = 0
         for path, member in self._links.items():
-            try:
-                self._symbolic_link(self._enter(parent(path)), path.rpartition("/")[2], member)
-            except FileExistsError:
-                corrupt(f"{path[:200]!r} is there twice")
+            with _refusing(member):
+                directory, name = descent.enter(parent(path)), leaf(path)
+                # Made even if it may not stay: a name that is taken already is found out.
+                self._symbolic_link(directory, name, member)
+                if stays(path, targets, software):
+                    continue
+                os.unlink(name, dir_fd=directory)
+            left_out += 1
+            if left_out <= _NAMED_IN_LOG:
+                log.warning(
+                    "link left out: %s → %s leads out of the workspace", path, member.target
+                )
+        if left_out > _NAMED_IN_LOG:
+            log.warning("%d links left out in all, restoring %s", left_out, self._root)
 
     def _symbolic_link(self, directory: int, name: str, member: Member) -> None:
         os.symlink(member.target, name, dir_fd=directory)
