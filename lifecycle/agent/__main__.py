@@ -1,0 +1,189 @@
+"""`python -m lifecycle.agent --machine m-1 --dir DIR --slots 5`: run the agent of a machine.
+
+The token comes by the environment (IDE_GATEWAY_AGENT_TOKEN), as argv is public to all users. Once it
+listens, DIR/agent.json says where: {pid, start_time, port, boot_id}. SIGTERM, SIGINT and
+POST /shutdown stop every workspace in order and end it with exit code 0.
+
+Exit codes: 2 usage, 69 cannot listen, 75 another agent has DIR, 78 configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+
+from lifecycle.agent.agent import Agent
+from lifecycle.agent.app import create_app
+from lifecycle.agent.disk import write_json
+from lifecycle.agent.isolation import Isolation, isolation
+from lifecycle.agent.processes import started_at
+from lifecycle.agent.workspace import Setup
+
+log = logging.getLogger("lifecycle.agent")
+
+TOKEN = "IDE_GATEWAY_AGENT_TOKEN"
+UPKEEP = 2.0  # seconds between two looks at the logs' sizes and the directory
+LOCK_TRIES = 10
+DRAIN = 3  # seconds that open calls get at the end
+
+
+class _Server(uvicorn.Server):
+    """Signals are ours: workspaces stop before the server does."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+def main() -> int:
+    arguments = _arguments()
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    token = os.environ.pop(TOKEN, "")
+    if not token:
+        return _refuse(78, f"{TOKEN} is not set: an agent without a token would obey anybody")
+    os.umask(0o077)
+    _hide_memory()
+    directory = arguments.dir.resolve()
+    # 0711: workspaces' users pass through to their homes, and list nothing.
+    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    lock = _lock(directory)
+    if lock is None:
+        return _refuse(75, f"another agent runs in {directory}")
+    with lock:
+        return _run(arguments, directory, token)
+
+
+def _run(arguments: argparse.Namespace, directory: Path, token: str) -> int:
+    try:
+        listener = socket.create_server((arguments.host, arguments.port), backlog=256)
+    except OSError as error:
+        return _refuse(69, f"cannot listen on {arguments.host}:{arguments.port}: {error.strerror}")
+    with listener:
+        found = isolation(arguments.workspace_user, directory, arguments.uid_base)
+        _tell(found, arguments)
+        setup = Setup(arguments.machine, directory, arguments.slots, arguments.uid_base, found)
+        asyncio.run(_serve(setup, token, listener, arguments.stop_grace))
+    log.info("machine %s: all stopped", arguments.machine)
+    return 0
+
+
+async def _serve(setup: Setup, token: str, listener: socket.socket, grace: float) -> None:
+    agent = Agent(setup)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.closing.set)
+    await agent.recover()
+    server = _Server(
+        uvicorn.Config(
+            create_app(agent, token),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN,
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    upkeep = asyncio.create_task(_upkeep(agent))
+    announcement = setup.directory / "agent.json"
+    pid = os.getpid()
+    port = listener.getsockname()[1]
+    here = {"pid": pid, "start_time": started_at(pid), "port": port, "boot_id": agent.boot_id}
+    write_json(announcement, here)
+    log.info("machine %s: agent on port %d", setup.machine_id, port)
+    closing = asyncio.create_task(agent.closing.wait())
+    await asyncio.wait({closing, serving}, return_when=asyncio.FIRST_COMPLETED)
+    log.info("machine %s: stopping", setup.machine_id)
+    await agent.shut_down(grace)
+    for task in (closing, upkeep):
+        task.cancel()
+    server.should_exit = True
+    await serving
+    announcement.unlink(missing_ok=True)
+
+
+async def _upkeep(agent: Agent) -> None:
+    while not agent.closing.is_set():
+        try:
+            await agent.cap_logs()
+        except OSError as error:
+            log.warning("cannot cap a log: %s", error)
+        if not (agent.setup.directory / "agent.lock").exists():
+            log.error("%s was removed: nobody can find this agent any more", agent.setup.directory)
+            agent.closing.set()
+        await asyncio.sleep(UPKEEP)
+
+
+def _lock(directory: Path) -> IO[str] | None:
+    """Held as long as this process lives, however it ends; None if another one holds it."""
+    file = (directory / "agent.lock").open("a")
+    for _ in range(LOCK_TRIES):  # whoever only looks whether it is held, holds it for a moment
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            print(os.getpid(), file=file, flush=True)
+            return file
+        time.sleep(0.05)
+    file.close()
+    return None
+
+
+def _hide_memory() -> None:
+    """Keep the token, which /proc/PID/environ goes on showing, from workspaces of the same user."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_dumpable = 4
+        ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0)
+
+
+def _tell(found: Isolation, arguments: argparse.Namespace) -> None:
+    machine = arguments.machine
+    if found.own:
+        log.info("machine %s: each workspace runs as a user of its own", machine)
+    elif arguments.workspace_user == "shared":
+        log.info("machine %s: workspaces run as user %d: %s", machine, os.geteuid(), found.why)
+    else:
+        log.warning(
+            "machine %s: workspaces are NOT kept apart by users of their own, they run as user %d: %s",
+            machine,
+            os.geteuid(),
+            found.why,
+        )
+
+
+def _refuse(code: int, message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lifecycle.agent", allow_abbrev=False)
+    parser.add_argument("--machine", required=True, metavar="ID")
+    parser.add_argument("--dir", required=True, type=Path)
+    parser.add_argument("--slots", required=True, type=int, help="workspaces it takes")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", default=0, type=int, help="0: a free one")
+    parser.add_argument("--uid-base", default=200_000, type=int, metavar="UID")
+    parser.add_argument("--workspace-user", default="auto", choices=["auto", "own", "shared"])
+    parser.add_argument("--stop-grace", default=10.0, type=float, metavar="SECONDS")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Processes of a workspace: whose they are, what they use, what they listen on, and their end.
+
+A workspace's processes are told by its uid where it has one of its own, and always by two
+variables they inherit: IDE_GATEWAY_BOOT={workspace}/{epoch} and IDE_GATEWAY_HOME={its home} (which
+keeps two installations on one host apart). So are found those that left the session, and those
+that a dead agent left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+BOOT = "IDE_GATEWAY_BOOT"
+HOME = "IDE_GATEWAY_HOME"
+LAST_WORD = 1.0  # seconds that processes outside the IDE's group get between SIGTERM and SIGKILL
+UNKILLABLE_AFTER = 10.0  # seconds after SIGKILL; one that hangs in the kernel stays longer
+
+_GONE = (psutil.NoSuchProcess, psutil.AccessDenied, OSError)
+
+
+class StillRunning(Exception):
+    """Processes that even SIGKILL did not end in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose processes. uid: 0 unless the workspace has a user of its own. pid, started: the IDE's, 0 if none."""
+
+    workspace_id: str
+    home: Path
+    uid: int = 0
+    pid: int = 0
+    started: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    cpu_seconds: float
+    memory_bytes: int
+
+
+def started_at(pid: int) -> int:
+    """When a process started, in a unit of its own that tells a reused pid; 0 if it does not run."""
+    if pid <= 0:
+        return 0
+    try:
+        if sys.platform != "linux":
+            process = psutil.Process(pid)
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+            return 0 if zombie else int(process.create_time() * 100)
+        # Fields after the name, which may hold anything: state first, start time twentieth.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return 0 if fields[0] in "ZX" else int(fields[19])
+    except _GONE:
+        return 0
+
+
+def is_alive(pid: int, started: int) -> bool:
+    return started != 0 and started_at(pid) == started
+
+
+def processes_of(owner: Owner) -> list[psutil.Process]:
+    """All that run now. Blocks for some milliseconds per hundred processes on the machine."""
+    found = {process.pid: process for process in psutil.process_iter() if _belongs(process, owner)}
+    if is_alive(owner.pid, owner.started):
+        with contextlib.suppress(*_GONE):
+            ide = psutil.Process(owner.pid)
+            found |= {process.pid: process for process in [ide, *ide.children(recursive=True)]}
+    return [process for process in found.values() if started_at(process.pid)]
+
+
+def _belongs(process: psutil.Process, owner: Owner) -> bool:
+    try:
+        if owner.uid and process.uids().real == owner.uid:
+            return True
+        environment = process.environ()
+    except _GONE:
+        return False
+    boot = environment.get(BOOT, "").rpartition("/")[0]
+    return boot == owner.workspace_id and environment.get(HOME) == str(owner.home)
+
+
+async def end(owner: Owner, grace: float) -> None:
+    """SIGTERM to the IDE's group, then to the rest, then SIGKILL to all. Returns once none is left.
+
+    Raises StillRunning.
+    """
+    left = await asyncio.to_thread(processes_of, owner)
+    deadline = time.monotonic() + grace
+    group = [process for process in left if _group(process.pid) == owner.pid]
+    if group and grace > 0:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(owner.pid, signal.SIGTERM)
+        await _gone(group, deadline)
+    rest = [process for process in left if process not in group]
+    if rest and grace > 0:
+        _send(rest, signal.SIGTERM)
+        await _gone(rest, min(deadline, time.monotonic() + LAST_WORD))
+    await _kill(owner)
+
+
+async def _kill(owner: Owner) -> None:
+    deadline = time.monotonic() + UNKILLABLE_AFTER
+    while left := await asyncio.to_thread(processes_of, owner):
+        if time.monotonic() > deadline:
+            pids = " ".join(str(process.pid) for process in left)
+            raise StillRunning(f"workspace {owner.workspace_id}: SIGKILL did not end {pids}")
+        _send(left, signal.SIGKILL)
+        await _gone(left, time.monotonic() + 1)
+
+
+def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(*_GONE):
+            process.send_signal(number)
+
+
+async def _gone(processes: list[psutil.Process], deadline: float) -> None:
+    """Wait until none of them runs, or until the deadline."""
+    left = [(process.pid, started_at(process.pid)) for process in processes]
+    while left := [each for each in left if is_alive(*each)]:
+        if time.monotonic() > deadline:
+            return
+        await asyncio.sleep(0.02)
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return -1
+
+
+def listening(owner: Owner) -> list[int]:
+    """TCP ports that the workspace's processes listen on. Blocks."""
+    ports: set[int] = set()
+    for process in processes_of(owner):
+        with contextlib.suppress(*_GONE):
+            found = process.net_connections(kind="tcp")
+            ports |= {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+    return sorted(ports)
+
+
+def usage(owners: Iterable[Owner]) -> dict[str, Usage]:
+    """CPU time and resident memory of each workspace's processes, by its id. One pass; blocks."""
+    by_uid = {owner.uid: owner.workspace_id for owner in owners if owner.uid}
+    by_pid = {owner.pid: owner.workspace_id for owner in owners if owner.pid}
+    rows = {
+        process.pid: process.info
+        for process in psutil.process_iter(["ppid", "uids", "cpu_times", "memory_info"])
+    }
+    totals = {owner.workspace_id: Usage(0, 0) for owner in owners}
+    for pid, row in rows.items():
+        if not row["uids"] or not row["cpu_times"] or not row["memory_info"]:
+            continue  # gone, or not ours to see
+        workspace = by_uid.get(row["uids"].real)
+        while workspace is None and pid in rows:
+            workspace = by_pid.get(pid)
+            pid = rows[pid]["ppid"] if rows[pid]["ppid"] != pid else -1
+        if workspace:
+            so_far, cpu = totals[workspace], row["cpu_times"]
+            seconds = so_far.cpu_seconds + cpu.user + cpu.system
+            totals[workspace] = Usage(seconds, so_far.memory_bytes + row["memory_info"].rss)
+    return totals

@@ -1,0 +1,70 @@
+"""Linux uids for workspaces, unique on the whole host: two installations there may not share one.
+
+A claim is a symlink CLAIMS/{uid} to the workspace's directory. It is void once that directory is
+gone or says that it has another uid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lifecycle.agent.refusal import BootFailed
+
+CLAIMS = Path("/run/ide-gateway/uids")
+PER_MACHINE = 1000
+
+
+def claim(directory: Path, held: int, base: int) -> int:
+    """The uid of the workspace in `directory`. held: the one it had, 0 if none. Blocks briefly.
+
+    Raises BootFailed("isolation_impossible") when all of base … base + 999 are taken.
+    """
+    with _locked():
+        candidates: list[int] = [*([held] if held else []), *range(base, base + PER_MACHINE)]
+        for uid in candidates:
+            path = CLAIMS / str(uid)
+            if holds(directory, uid) or _is_void(path, uid):
+                path.unlink(missing_ok=True)
+                path.symlink_to(directory)
+                return uid
+    message = f"all {PER_MACHINE} uids from {base} are taken; delete workspaces of this machine"
+    raise BootFailed("isolation_impossible", message)
+
+
+def holds(directory: Path, uid: int) -> bool:
+    try:
+        return uid != 0 and os.readlink(CLAIMS / str(uid)) == str(directory)
+    except OSError:
+        return False
+
+
+def release(directory: Path, uid: int) -> None:
+    if holds(directory, uid):
+        with contextlib.suppress(OSError):
+            (CLAIMS / str(uid)).unlink()
+
+
+def _is_void(path: Path, uid: int) -> bool:
+    if not path.is_symlink():
+        return True
+    holder = Path(os.readlink(path))
+    if not holder.is_dir():
+        return True
+    try:
+        says = json.loads((holder / "state.json").read_text()).get("uid", 0)
+    except (OSError, ValueError, AttributeError):
+        return False  # it may be about to write it
+    return bool(says) and says != uid
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    CLAIMS.mkdir(mode=0o711, parents=True, exist_ok=True)
+    with (CLAIMS / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
