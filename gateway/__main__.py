@@ -104,16 +104,17 @@ def worker() -> None:
 
 
 @cli.command(cls=SettingsCommand)
-@click.option("--json", "as_json", is_flag=True, help="As JSON: {name: {value, source}}.")
+@click.option("--json", "json_wanted", is_flag=True, help="As JSON: {name: {value, source}}.")
 @verbose
-def settings(as_json: bool, **flags: Any) -> None:
+def settings(json_wanted: bool, **flags: Any) -> None:
     """Check and print every setting and its source."""
-    from gateway.flags import as_rows
+    from gateway.flags import as_json, as_rows
 
-    rows = as_rows(_load(flags))
-    if as_json:
-        say(json.dumps({name: {"value": v, "source": s} for name, v, s in rows}, indent=2))
+    loaded = _load(flags)
+    if json_wanted:
+        say(json.dumps(as_json(loaded), indent=2))
         return
+    rows = as_rows(loaded)
     width = max(len(name) for name, _, _ in rows)
     for name, value, source in rows:
         say(f"{name:<{width}}  {value if value != '' else '-'}  ({source})")

@@ -53,17 +53,20 @@ def _looked_at(url: str, source: str, timeout: float) -> tuple[str, list[str]]:
             retry=ONCE,
         )
     except ValueError as error:
-        raise ConfigurationError(f"{shown} is no Redis URL: {error}", f"set by {source}") from error
+        raise ConfigurationError(
+            f"{shown} is no Redis URL: {error}", f"set by {_name(source)}"
+        ) from error
     with client:
         try:
             info = client.info()
         except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
             raise ConfigurationError(
-                f"Redis at {shown} refuses the password or user ({error})", f"set by {source}"
+                f"Redis at {shown} refuses the password or user ({error})",
+                f"set by {_name(source)}",
             ) from error
         except redis.ResponseError as error:
             raise ConfigurationError(
-                f"Redis at {shown} does not let us in ({error})", f"set by {source}"
+                f"Redis at {shown} does not let us in ({error})", f"set by {_name(source)}"
             ) from error
     return _judged(info, shown)
 
@@ -104,6 +107,10 @@ def _reason(error: Exception) -> str:
 
 
 def _undo(source: str) -> str:
-    name = source.rpartition(" ")[2]
     verb = "leave it out" if source.startswith("flag") else "unset it"
-    return f"set by {name}; {verb} to use the embedded Valkey"
+    return f"set by {_name(source)}; {verb} to use the embedded Valkey"
+
+
+def _name(source: str) -> str:
+    """ "--redis-url" of "flag --redis-url"."""
+    return source.partition(" ")[2] or source

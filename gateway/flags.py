@@ -70,3 +70,10 @@ def as_rows(loaded: Loaded) -> list[tuple[str, str, str]]:
         (name, shown(name, getattr(loaded.settings, name)), loaded.sources[name])
         for name in Settings.model_fields
     ]
+
+
+def as_json(loaded: Loaded) -> dict[str, dict[str, Any]]:
+    """name → {value, source}; secrets as they may be shown."""
+    values = loaded.settings.model_dump(mode="json")
+    values.update({name: shown(name, values[name]) for name in SECRETS})
+    return {name: {"value": values[name], "source": loaded.sources[name]} for name in values}

@@ -26,7 +26,7 @@ def make_data_dir(path: Path, source: str) -> None:
         probe.unlink()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        where = "" if source == "default" else f"set by {source.rpartition(' ')[2]}; "
+        where = "" if source == "default" else f"set by {source.partition(' ')[2]}; "
         raise ConfigurationError(
             f"cannot write to the data directory {path} ({reason})",
             f"{where}try: ide-gateway serve --data-dir DIRECTORY",

@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_read_is_told_with_the_servers_words(tmp_path: Pat
         one.set("k", "v")
     (tail,) = (tmp_path / "redis" / "appendonlydir").glob("*.incr.aof")
     tail.write_bytes(b"nonsense\r\n" * 20)
-    with pytest.raises(DependencyMissing, match="did not start: .*AOF") as caught, start(tmp_path):
+    with pytest.raises(DependencyMissing, match=r"did not start: .*AOF") as caught, start(tmp_path):
         pass
     assert "valkey.log" in caught.value.hint
 
