@@ -27,6 +27,7 @@ def member(
 ) -> bytes:
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = kind, target, len(content)
+    info.mode = 0o755 if kind == DIRECTORY else 0o644
     for field, value in fields.items():
         setattr(info, field, value)
     header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
