@@ -58,3 +58,4 @@ class Errands:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()  # one cancelled before its first step never came to its own clean-up
