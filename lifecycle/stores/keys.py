@@ -41,6 +41,11 @@ def by_status(status: str) -> str:
     return f"workspaces:{status}"
 
 
+def last_epoch(workspace_id: str) -> str:
+    """String: the epoch of a deleted workspace; one of that id made again goes on from there."""
+    return f"epoch:{workspace_id}"
+
+
 def user_workspaces(user_id: str) -> str:
     return f"user:{user_id}:workspaces"
 

@@ -45,7 +45,7 @@ class RedisStore:
         workspace_id = workspace_id_for(user_id, name)
         fields = {
             "workspaceId": workspace_id, "userId": user_id, "name": name, "plan": plan,
-            "priority": priority, "region": region, "epoch": "0", "machineId": "", "address": "",
+            "priority": priority, "region": region, "machineId": "", "address": "",
             "lastActiveAt": "0", "runningSince": "0", "extendUntil": "0",
         }  # fmt: skip
         pairs = [part for pair in fields.items() for part in pair]
@@ -177,10 +177,18 @@ class RedisStore:
         return await self._require(workspace.id)
 
     async def note(self, workspace: Workspace, event: str, fields: Mapping[str, str]) -> bool:
-        """Write facts about this boot and tell them; False when the boot is over."""
+        """Write facts about this boot and tell them; False when the boot is over or the files that
+        `workspace` speaks of are elsewhere by now."""
         pairs = [part for pair in fields.items() for part in pair]
         return bool(
-            await self._scripts.run(scripts.NOTE, workspace.id, str(workspace.epoch), event, *pairs)
+            await self._scripts.run(
+                scripts.NOTE,
+                workspace.id,
+                str(workspace.epoch),
+                workspace.machine_id,
+                event,
+                *pairs,
+            )
         )
 
     async def list(

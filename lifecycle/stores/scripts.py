@@ -151,6 +151,8 @@ local mine = 'user:' .. fields.userId .. ':workspaces'
 local used = redis.call('SCARD', mine)
 if used >= tonumber(ARGV[2]) then return {'limit', used} end
 fields.createdAt, fields.statusSince, fields.asleepSince, fields.status = text(now), text(now), text(now), 'stopped'
+-- Machines remember the epochs of what was deleted, and refuse them.
+fields.epoch = redis.call('GETDEL', 'epoch:' .. id) or '0'
 set(id, fields)
 redis.call('SADD', mine, id)
 redis.call('ZADD', 'workspaces:stopped', now, id)
@@ -231,7 +233,8 @@ if status == 'queued' or status == 'starting' or status == 'running' then
   apply(id, status == 'queued' and 'stopped' or 'stopping', {reason = ARGV[2], step = ''})
   follow(id)
 elseif status == 'stopping' or status == 'terminating' then
-  set(id, {next = after})
+  -- Only a visit takes a deletion back: stopping what is being deleted goes without saying.
+  if after ~= '' or field(id, 'next') == 'start' then set(id, {next = after}) end
 elseif after == 'terminate' and (status == 'stopped' or status == 'failed') then
   apply(id, 'terminating', {reason = ARGV[2], next = ''})
 end
@@ -248,6 +251,7 @@ if status ~= 'terminated' then return {'status', status} end
 tell(id, 'workspace.deleted')
 redis.call('SREM', 'user:' .. field(id, 'userId') .. ':workspaces', id)
 redis.call('ZREM', 'workspaces:terminated', id)
+redis.call('SET', 'epoch:' .. id, field(id, 'epoch'), 'EX', 90 * 86400)
 redis.call('DEL', 'workspace:' .. id)
 return {'ok', ''}
 """
@@ -278,19 +282,21 @@ return 'ok'
 NOTE = (
     PRELUDE
     + """
--- ARGV id, epoch, event, then field/value pairs. A fact about a boot that is no status change;
--- refused once the boot is over. machineId = '' lets go of the machine that held the files.
+-- ARGV id, epoch, machine, event, then field/value pairs. A fact about a boot that is no status change;
+-- refused once the boot is over or its files are elsewhere: a snapshot that was begun before they were
+-- removed and ended after is not of the whole. machineId = '' lets go of the machine that held them.
 local id = ARGV[1]
 if field(id, 'status') == '' or field(id, 'epoch') ~= ARGV[2] then return 0 end
+if field(id, 'machineId') ~= ARGV[3] then return 0 end
 local fields, more = {}, {}
-for i = 4, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1]; more[ARGV[i]] = ARGV[i + 1] end
+for i = 5, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1]; more[ARGV[i]] = ARGV[i + 1] end
 if fields.machineId then
   if OCCUPYING[field(id, 'status')] then return 0 end
   home(id, fields.machineId); fields.machineId = nil
 end
 set(id, fields)
 more.machineId = nil
-tell(id, ARGV[3], more)
+tell(id, ARGV[4], more)
 return 1
 """
 )
@@ -392,7 +398,8 @@ for ws, age in pairs(o.active) do
   local status = field(ws, 'status')
   if status == 'running' or status == 'starting' then
     redis.call('ZADD', 'heartbeat:workspaces', 'GT', now - age, ws)
-    set(ws, {['seen:frames'] = text(now - age)})
+    local known = tonumber(field(ws, 'seen:frames')) or 0  -- another gateway may have seen later ones
+    set(ws, {['seen:frames'] = text(math.max(known, now - age))})
   end
 end
 if type(o.connections) == 'table' then
@@ -429,6 +436,17 @@ redis.call('ZREM', 'heartbeat:gateways', ARGV[1])
 redis.call('DEL', 'connections:' .. ARGV[1])
 event('gateway.lost', {gateway = ARGV[1]})
 return 1
+"""
+)
+
+TRUSTED = (
+    PRELUDE
+    + """
+-- ARGV gap ms. False as well when no gateway has flushed for that long (or the clock went back by it):
+-- the flush that counts idleness anew is still to come.
+local last = tonumber(redis.call('GET', 'heartbeat:last') or '0')
+if now - last > tonumber(ARGV[1]) or last > now + tonumber(ARGV[1]) then return false end
+return redis.call('GET', 'heartbeat:since')
 """
 )
 

@@ -47,8 +47,8 @@ class RedisSignals:
         return int(await self._scripts.run(scripts.FLUSH, gateway, HEARTBEAT_GAP_MS, body))
 
     async def trusted_since_ms(self) -> int | None:
-        """Since when heartbeats have come without a gap; None when none ever came."""
-        value = await asked(self._redis.get(keys.SINCE))
+        """Since when heartbeats have come without a gap; None when none came of late."""
+        value = await self._scripts.run(scripts.TRUSTED, HEARTBEAT_GAP_MS)
         return None if value is None else int(float(value))
 
     async def distrust(self, reason: str) -> None:

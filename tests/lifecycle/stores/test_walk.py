@@ -1,0 +1,240 @@
+"""Two actors, one of them always behind, do whatever they like to workspaces and machines for a while.
+
+After every verb the store must agree with itself: records, indexes by status, slots, files, the boot queue,
+heartbeats, metered usage and events all tell the same story. Seeds are fixed, so a failure repeats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+import pytest
+from redis.asyncio import Redis
+
+from lifecycle.model import (
+    MACHINE_TRANSITIONS,
+    OCCUPYING,
+    WORKSPACE_TRANSITIONS,
+    Machine,
+    MachineStatus,
+    Workspace,
+    WorkspaceStatus,
+)
+from lifecycle.stores import Conflict, LimitReached, keys
+from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.redis import RedisStore
+from lifecycle.stores.signals import Flush, RedisSignals
+
+W, M = WorkspaceStatus, MachineStatus
+USERS = ("ada", "bob")
+NAMES = ("", "two")
+
+
+class World:
+    """The store under test, and what two actors believe of it."""
+
+    def __init__(self, redis: Redis, seed: int) -> None:
+        self.redis, self.dice = redis, random.Random(seed)
+        self.store = RedisStore(redis, max_workspaces_per_user=2, max_queue=3)
+        self.fleet, self.signals = RedisFleet(redis), RedisSignals(redis)
+        self.workspaces: dict[str, Workspace] = {}  # what the slower actor last saw
+        self.machines: dict[str, Machine] = {}
+        self.epochs: dict[str, int] = {}
+        self.verbs: list[Callable[[], Awaitable[object]]] = [
+            self.ensure, self.wake, self.wake, self.stop, self.terminate, self.delete, self.touch,
+            self.place, self.place, self.place, self.settle, self.settle, self.settle, self.settle,
+            self.detach, self.snapshot, self.extend, self.flush, self.add, self.turn, self.turn, self.turn,
+        ]  # fmt: skip
+
+    async def step(self) -> str:
+        if self.dice.random() < 0.5:
+            await self.look()
+        verb = self.dice.choice(self.verbs)
+        with contextlib.suppress(Conflict, LimitReached):
+            await verb()
+        return verb.__name__
+
+    async def look(self) -> None:
+        self.workspaces = {w.id: w for w in await self.store.list()}
+        self.machines = {m.id: m for m in await self.fleet.machines()}
+
+    def one(self, *status: WorkspaceStatus) -> Workspace:
+        found = [w for w in self.workspaces.values() if not status or w.status in status]
+        if not found:
+            raise Conflict("nothing to do it to")
+        return self.dice.choice(sorted(found, key=lambda w: w.id))
+
+    async def ensure(self) -> None:
+        await self.store.ensure(self.dice.choice(USERS), self.dice.choice(NAMES))
+
+    async def wake(self) -> None:
+        await self.store.wake(self.one().id, self.dice.choice(("", "vip", "batch")))
+
+    async def stop(self) -> None:
+        await self.store.stop(self.one().id, "asked", self.dice.choice(("", "terminate")))
+
+    async def terminate(self) -> None:
+        await self.store.terminate(self.one().id, "deleted")
+
+    async def delete(self) -> None:
+        await self.store.delete(self.one(W.TERMINATED).id)
+
+    async def touch(self) -> None:
+        await self.store.touch(self.one().id, "api")
+
+    async def extend(self) -> None:
+        await self.store.extend(self.one().id, 0.01)
+
+    async def place(self) -> None:
+        workspace = self.one(W.QUEUED)
+        ready = [m.id for m in self.machines.values() if m.status is M.READY]
+        machine = self.dice.choice(sorted(ready) or ["m-none"])
+        known = self.dice.choice((0, 0, workspace.epoch + 2))
+        await self.store.change(workspace, W.STARTING, place=machine, known_epoch=known)
+
+    async def settle(self) -> None:
+        """What the loops find out of a workspace that holds a slot or is being terminated."""
+        workspace = self.one(*OCCUPYING, W.TERMINATING, W.STOPPED, W.FAILED)
+        to = self.dice.choice(sorted(WORKSPACE_TRANSITIONS[workspace.status] - {W.QUEUED}))
+        if workspace.status in (W.STARTING, W.RUNNING) and self.dice.random() < 0.3:
+            await self.store.change(workspace, W.STOPPED, chain=(W.STOPPING,))
+        elif to is W.TERMINATED:
+            await self.store.change(workspace, to, fields={"machineId": ""})
+        elif to is W.STOPPING:
+            seen = workspace.last_active_at_ms
+            await self.store.change(workspace, to, unless_active_since_ms=seen)
+        else:
+            await self.store.change(workspace, to)
+
+    async def detach(self) -> None:
+        await self.store.note(self.one(), "workspace.detached", {"machineId": ""})
+
+    async def snapshot(self) -> None:
+        await self.store.note(self.one(), "workspace.snapshotted", {"snapshotId": "s"})
+
+    async def flush(self) -> None:
+        workspace = self.one().id
+        seen = Flush(sessions={f"{workspace}/g-1": 0}, active={workspace: self.dice.choice((0, 5))})
+        await self.signals.flush("g", seen)
+
+    async def add(self) -> None:
+        await self.fleet.intend("fake", self.dice.choice((1, 2)), "token", bound=4)
+
+    async def turn(self) -> None:
+        machine = self.dice.choice(sorted(self.machines.values(), key=lambda m: m.id) or [None])
+        if machine is None or not MACHINE_TRANSITIONS[machine.status]:
+            return
+        to = self.dice.choice(sorted(MACHINE_TRANSITIONS[machine.status]))
+        await self.fleet.change(machine, to, only_empty=to in (M.TERMINATED, M.DRAINING))
+
+    # What always holds.
+
+    async def check(self) -> None:
+        records = await self._records()
+        await self._check_indexes(records)
+        await self._check_machines(records)
+        await self._check_epochs(records)
+        await self._check_usage(records)
+
+    async def _records(self) -> dict[str, Workspace]:
+        ids = [key.removeprefix("workspace:") async for key in self.redis.scan_iter("workspace:*")]
+        return {w.id: w for w in await self.store.get_many(sorted(ids))}
+
+    async def _check_indexes(self, records: dict[str, Workspace]) -> None:
+        for status in W:
+            indexed = dict(await self.redis.zrange(keys.by_status(status), 0, -1, withscores=True))
+            told = {w.id: w.status_since_ms for w in records.values() if w.status is status}
+            assert indexed == told, status
+        queued = {w.id for w in records.values() if w.status is W.QUEUED}
+        assert set(await self.redis.zrange(keys.QUEUE, 0, -1)) == queued
+        occupying = {w.id for w in records.values() if w.status in OCCUPYING}
+        assert set(await self.redis.zrange(keys.WORKSPACES, 0, -1)) == occupying
+        for user in USERS:
+            mine = {w.id for w in records.values() if w.user_id == user}
+            assert await self.redis.smembers(keys.user_workspaces(user)) == mine
+            assert len(mine) <= 2
+
+    async def _check_machines(self, records: dict[str, Workspace]) -> None:
+        machines = {m.id: m for m in await self.fleet.machines()}
+        assert len(machines) <= 4
+        homes = {w.machine_id for w in records.values()} - {""}
+        assert homes <= machines.keys(), "files on a machine that is gone"
+        for machine in machines.values():
+            here = [w for w in records.values() if w.machine_id == machine.id]
+            slots = {w.id for w in here if w.status in OCCUPYING}
+            assert await self.redis.smembers(keys.machine_slots(machine.id)) == slots
+            assert await self.redis.smembers(keys.machine_files(machine.id)) == {w.id for w in here}
+            assert len(slots) <= machine.slots
+            assert (machine.empty_since_ms == 0) == bool(slots), machine
+        leftover = [key async for key in self.redis.scan_iter("machine:*:*")]
+        assert {key.split(":")[1] for key in leftover} <= machines.keys()
+
+    async def _check_epochs(self, records: dict[str, Workspace]) -> None:
+        for workspace in records.values():
+            assert workspace.epoch >= self.epochs.get(workspace.id, 0), "an epoch went back"
+            self.epochs[workspace.id] = workspace.epoch
+
+    async def _check_usage(self, records: dict[str, Workspace]) -> None:
+        for workspace in records.values():
+            assert (workspace.running_since_ms > 0) == (workspace.status is W.RUNNING)
+        for user in USERS:
+            by_workspace: dict[str, list[tuple[int, int, int]]] = {}
+            for workspace_id, epoch, start, end in await self.signals.usage(user):
+                by_workspace.setdefault(workspace_id, []).append((epoch, start, end))
+            for rows in by_workspace.values():
+                assert all(start <= end for _, start, end in rows)
+                for before, after in pairwise(sorted(rows)):
+                    assert before[0] < after[0], "one boot was metered twice"
+                    assert before[2] <= after[1], "metered intervals overlap"
+
+    async def check_story(self) -> None:
+        """The events alone are a walk through the tables."""
+        at: dict[str, WorkspaceStatus] = {}
+        statuses = {f"workspace.{status}": status for status in W}
+        runs = ends = 0
+        for event in await self.signals.history("0-0", 100_000):
+            workspace = event.data.get("workspace", "")
+            if event.type == "workspace.created":
+                at[workspace] = W.STOPPED
+            elif event.type in statuses:
+                new = statuses[event.type]
+                assert new in WORKSPACE_TRANSITIONS[at[workspace]], (at[workspace], new)
+                runs += new is W.RUNNING
+                ends += at[workspace] is W.RUNNING
+                at[workspace] = new
+            elif event.type == "workspace.deleted":
+                assert at.pop(workspace) is W.TERMINATED
+        assert at == {w.id: w.status for w in (await self._records()).values()}
+        metered = [row for user in USERS for row in await self.signals.usage(user)]
+        assert len(metered) == ends
+        assert runs - ends == sum(status is W.RUNNING for status in at.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_store_agrees_with_itself_after_every_verb(redis: Redis, seed: int) -> None:
+    world = World(redis, seed)
+    verbs: list[str] = []
+    for _ in range(200):
+        verbs.append(await world.step())
+        try:
+            await world.check()
+        except AssertionError as error:
+            raise AssertionError(f"after {verbs[-12:]}: {error}") from error
+    await world.check_story()
+
+
+async def test_the_walk_goes_everywhere(redis: Redis) -> None:
+    """A walk that never left its first room would prove nothing."""
+    seen: set[str] = set()
+    for seed in range(8):
+        await redis.flushall()
+        world = World(redis, seed)
+        for _ in range(200):
+            await world.step()
+        seen |= {event.type for event in await world.signals.history("0-0", 100_000)}
+    assert {f"workspace.{status}" for status in W} <= seen
+    assert {f"machine.{status}" for status in M} <= seen
+    assert {"workspace.created", "workspace.deleted", "workspace.detached"} <= seen
