@@ -116,7 +116,9 @@ def _success(row: Operation, status: int) -> dict[str, Any]:
     if status == 204:
         return described
     model = row.answers[status]
-    schema: dict[str, Any] = {"$ref": _REF.format(model=_name(model))} if model else {}
+    schema: dict[str, Any] = {"type": "object"}
+    if model:
+        schema = {"$ref": _REF.format(model=_name(model))}
     if row.many:
         schema = {"type": "array", "items": schema}
     described["content"] = {

@@ -14,7 +14,7 @@ from gateway.api import answers as a
 from gateway.api import bodies as b
 from gateway.api import events, fleet, health
 from gateway.api import workspaces as w
-from gateway.api.operation import Endpoint, Operation, unknown_path
+from gateway.api.operation import Endpoint, Operation, UnknownPath
 from gateway.api.parts import Entry, Parts
 
 __all__ = ["Entry", "Parts", "operations", "routes"]
@@ -80,4 +80,4 @@ def routes(parts: Parts) -> list[BaseRoute]:
     """Routes that answer every method and every path below /api themselves, in the API's error shape."""
     by_path = groupby(operations(), key=lambda operation: operation.path)
     known: list[BaseRoute] = [Route(path, Endpoint(group, parts)) for path, group in by_path]
-    return [*known, Route("/api/{rest:path}", unknown_path)]
+    return [*known, Route("/api/{rest:path}", UnknownPath())]

@@ -107,11 +107,11 @@ async def _followed(call: Call, workspace: str | None, after: str) -> AsyncGener
                     yield event
                 sent = page[-1].id
             event = await arriving.get()
-            if event.type == RESET or _place(event.id) > _place(sent):
+            # It was full: its oldest may be gone, so what came is read from the stream instead.
+            behind = arriving.qsize() >= arriving.maxsize - 1
+            if event.type == RESET or (not behind and _place(event.id) > _place(sent)):
                 yield event
                 sent = event.id
-            # A full queue drops its oldest, so what it holds may have a gap.
-            behind = arriving.full()
 
 
 async def _listed(call: Call, visible: Visible, after: str, limit: int) -> list[Event]:

@@ -72,5 +72,6 @@ def _minutes(milliseconds: int) -> float:
 
 
 def _camel(name: str) -> str:
-    head, *rest = name.split("_")
+    """ "warm_slots" → "warmSlots", "at_ms" → "at": in the API every time is milliseconds."""
+    head, *rest = name.removesuffix("_ms").split("_")
     return head + "".join(word.capitalize() for word in rest)

@@ -109,10 +109,12 @@ class Endpoint:
         return operation
 
 
-async def unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
-    """ASGI application for whatever is below /api and is no operation."""
-    error = ApiError(404, "not_found", "there is no such call; see /api/openapi.json")
-    await _failure(error, Request(scope))(scope, receive, send)
+class UnknownPath:
+    """ASGI application for whatever is below /api and is no operation, by any method."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = ApiError(404, "not_found", "there is no such call; see /api/openapi.json")
+        await _failure(error, Request(scope))(scope, receive, send)
 
 
 def _admit(operation: Operation, principal: Principal) -> None:

@@ -57,6 +57,8 @@ def _load(name: str) -> ModuleType:
 
 
 fakes = _load("fakes")
+DOCUMENT = openapi.document(api.operations(), "1.2.3", "ide-gateway-home")
+FITTING = _load("fitting").Fitting(DOCUMENT)
 
 
 @dataclass
@@ -107,7 +109,7 @@ class World:
         return api.Parts(
             store=self.store,
             fleet=self.fleet,
-            history=self.events.history,
+            history=lambda after, limit: self.events.history(after, limit),
             subscription=self.events.subscription,
             usage=self.usage,
             health=self.health,
@@ -120,7 +122,7 @@ class World:
             snapshot=self._snapshot,
             purge=self._purge,
             metrics=self.metrics.render,
-            openapi=openapi.document(api.operations(), "1.2.3", "ide-gateway-home"),
+            openapi=DOCUMENT,
         )
 
     async def bring(
@@ -154,8 +156,12 @@ class World:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {**credentials(user), **sent}
         data = raw if body is None else json.dumps(body).encode()
-        async with self.http.request(method, self.url + path, data=data, headers=sent) as answer:
-            return Answer(answer.status, answer.headers, await answer.text())
+        async with self.http.request(method, self.url + path, data=data, headers=sent) as response:
+            answer = Answer(response.status, response.headers, await response.text())
+            asked = response.url.raw_path
+        if answer.headers.get("Content-Type") == "application/json" and method != "HEAD":
+            FITTING.check(method, asked, answer.status, answer.json)
+        return answer
 
     async def _eta(self, position: int) -> float:
         return 4.2 + position
@@ -186,9 +192,7 @@ def credentials(user: str | None) -> dict[str, str]:
 
 
 def _identify(request: Request) -> auth.Admin | auth.Person | auth.Nobody:
-    return auth.identify_base(
-        request.headers.raw, KEYS, https=False, max_age=60, now=time.time()
-    )
+    return auth.identify_base(request.headers.raw, KEYS, https=False, max_age=60, now=time.time())
 
 
 def _origin_allowed(request: Request, cookie_used: bool) -> bool:
@@ -251,3 +255,8 @@ def served() -> Callable[..., Any]:
 @pytest.fixture(name="fakes")
 def fakes_fixture() -> ModuleType:
     return fakes
+
+
+@pytest.fixture
+def fitting() -> Any:
+    return FITTING

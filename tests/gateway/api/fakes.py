@@ -230,5 +230,3 @@ class FakeKeys:
 
     async def claim(self, key: str, fingerprint: str) -> str:
         return self.kept.setdefault(key, fingerprint)
-
-
