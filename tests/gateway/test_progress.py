@@ -1,0 +1,256 @@
+"""Progress as a timeline: what a waiting page hears, and when the stream ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request
+
+from gateway import progress
+from gateway.progress import Progress, facts, message_of, roughly, steps_of
+from lifecycle.model import Event, Workspace, WorkspaceStatus
+from lifecycle.stores import StoreUnavailable
+
+W = WorkspaceStatus
+
+
+def workspace(status: WorkspaceStatus, **fields: Any) -> Workspace:
+    return Workspace(
+        **{
+            "id": "w1",
+            "user_id": "ada",
+            "created_at_ms": 1,
+            "status_since_ms": 5,
+            "status": status,
+            **fields,
+        }
+    )
+
+
+def marks(**fields: Any) -> str:
+    """The steps as one line: "queue+ machine* ide ready"."""
+    signs = {"done": "+", "now": "*", "todo": "", "failed": "!"}
+    return " ".join(name + signs[state] for name, state in steps_of(workspace(**fields)).items())
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"status": W.QUEUED}, "queue* machine ide ready"),
+        ({"status": W.QUEUED, "snapshot_id": "s"}, "queue* machine restore ide ready"),
+        ({"status": W.STARTING}, "queue+ machine* ide ready"),
+        ({"status": W.STARTING, "step": "machine"}, "queue+ machine* ide ready"),
+        ({"status": W.STARTING, "step": "restore"}, "queue+ machine+ restore* ide ready"),
+        ({"status": W.STARTING, "step": "ide"}, "queue+ machine+ ide* ready"),
+        ({"status": W.STARTING, "step": "ready"}, "queue+ machine+ ide+ ready*"),
+        ({"status": W.STARTING, "step": "new one"}, "queue+ machine* ide ready"),
+        ({"status": W.RUNNING}, "queue+ machine+ ide+ ready+"),
+        ({"status": W.FAILED, "step": "ide"}, "queue+ machine+ ide! ready"),
+        ({"status": W.FAILED, "step": "ready"}, ""),  # it had run: no start to show
+        ({"status": W.FAILED}, ""),
+        ({"status": W.STOPPING, "next": "start"}, "stop* queue machine ide ready"),
+        ({"status": W.TERMINATING, "next": "start"}, "stop* queue machine ide ready"),
+        ({"status": W.STOPPING}, ""),
+        ({"status": W.STOPPED}, ""),
+        ({"status": W.TERMINATED, "snapshot_id": "s"}, ""),
+    ],
+)
+def test_steps(fields: dict[str, Any], line: str) -> None:
+    assert marks(**fields) == line
+
+
+def test_messages_tell_place_and_time() -> None:
+    queued = workspace(W.QUEUED)
+    assert message_of(queued, 3, 38.2) == "In the queue, place 3, about 40 s to go."
+    assert message_of(queued, 3) == "In the queue, place 3."
+    assert message_of(queued) == "In the queue."
+    assert message_of(workspace(W.STOPPING)) != message_of(workspace(W.STOPPING, next="start"))
+    assert message_of(workspace(W.FAILED, error="no such command")) == "No such command."
+    assert "no reason" in message_of(workspace(W.FAILED))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "5 s"), (5.1, "10 s"), (59, "60 s"), (60, "1 min"), (61, "2 min")]
+)
+def test_a_promise_is_rounded_up(seconds: float, words: str) -> None:
+    assert roughly(seconds) == words
+
+
+def test_a_log_is_cut_at_its_head() -> None:
+    told = facts(workspace(W.FAILED), 9, log="x" * 20_000 + "the end")
+    assert len(told["log"]) == progress.LOG_MAX_CHARS
+    assert told["log"].endswith("the end")
+    assert "log" not in facts(workspace(W.FAILED), 9)
+
+
+class World:
+    """A store and its news, moved by hand."""
+
+    def __init__(self, status: WorkspaceStatus, **fields: Any) -> None:
+        self.record: Workspace | None = workspace(status, **fields)
+        self.away = False
+        self.queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self.following = 0
+        self.on_get = lambda: None
+
+    async def now_ms(self) -> int:
+        return 77
+
+    async def get(self, workspace_id: str) -> Workspace | None:
+        self.on_get()
+        if self.away:
+            raise StoreUnavailable("Redis did not answer")
+        return self.record
+
+    def set(self, status: WorkspaceStatus, **fields: Any) -> None:
+        assert self.record is not None
+        self.record = replace(self.record, status=status, **fields)
+        self.queue.put_nowait(Event("1-0", f"workspace.{status}", {"workspace": "w1"}))
+
+    async def follow(self, workspace: str) -> AsyncIterator[Event]:
+        self.following += 1
+        try:
+            while (event := await self.queue.get()) is not None:
+                yield event
+        finally:
+            self.following -= 1
+
+    async def eta(self, workspace: Workspace) -> tuple[int | None, float | None]:
+        return 2, 12.0
+
+    async def log(self, workspace: Workspace) -> str:
+        return "boom"
+
+
+def follow(world: World) -> AsyncGenerator[dict[str, Any], None]:
+    stream = Progress(world, world, world.eta, world.log).follow("w1")
+    assert isinstance(stream, AsyncGenerator)
+    return stream
+
+
+async def test_from_the_queue_to_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "QUEUE_INTERVAL", 60)
+    world = World(W.QUEUED)
+    stream = follow(world)
+    first = await anext(stream)
+    assert first == {
+        "status": "queued",
+        "step": "",
+        "steps": {"queue": "now", "machine": "todo", "ide": "todo", "ready": "todo"},
+        "position": 2,
+        "etaSeconds": 12.0,
+        "message": "In the queue, place 2, about 15 s to go.",
+        "since": 5,
+        "now": 77,
+        "epoch": 0,
+        "error": "",
+        "errorCode": "",
+    }
+    world.set(W.STARTING, step="machine", epoch=1)
+    told = await anext(stream)
+    assert (told["status"], told["step"], told["position"]) == ("starting", "machine", None)
+    world.set(W.STARTING, step="ide")
+    assert (await anext(stream))["step"] == "ide"
+    world.set(W.RUNNING)
+    assert (await anext(stream))["status"] == "running"
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert world.following == 0
+
+
+async def test_a_failure_brings_the_log_and_ends_the_stream() -> None:
+    world = World(W.FAILED, error="it broke", error_code="exited")
+    told = [account async for account in follow(world)]
+    assert [(t["error"], t["errorCode"], t["log"]) for t in told] == [
+        ("it broke", "exited", "boom")
+    ]
+
+
+async def test_a_place_in_the_queue_is_told_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "QUEUE_INTERVAL", 0.01)
+    stream = follow(World(W.QUEUED))
+    for _ in range(3):
+        assert (await anext(stream))["status"] == "queued"
+    await stream.aclose()
+
+
+async def test_a_lost_event_delays_and_nothing_new_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "LOOK_INTERVAL", 0.01)
+    world = World(W.STARTING, step="ide")
+    looks = 0
+
+    def turn() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 4:  # no event goes with it
+            world.record = workspace(W.RUNNING)
+
+    world.on_get = turn
+    told = [account["status"] async for account in follow(world)]
+    assert told == ["starting", "running"]
+    assert looks == 4
+
+
+async def test_news_between_subscribing_and_looking_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "LOOK_INTERVAL", 60)
+    world = World(W.STARTING)
+    seen_at_first_look: list[int] = []
+    world.on_get = lambda: seen_at_first_look.append(world.following)
+    stream = follow(world)
+    await anext(stream)
+    assert seen_at_first_look == [1]
+    await stream.aclose()
+    assert world.following == 0
+
+
+async def test_while_the_store_is_away_it_says_so_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "QUEUE_INTERVAL", 0.01)
+    world = World(W.STARTING)
+    world.away = True
+    stream = follow(world)
+    assert (await anext(stream))["status"] == "unavailable"
+    world.away = False
+    assert (await anext(stream))["status"] == "starting"
+    await stream.aclose()
+
+
+async def test_a_deleted_one_is_gone_and_news_that_end_end_the_stream() -> None:
+    world = World(W.STARTING)
+    stream = follow(world)
+    await anext(stream)
+    world.queue.put_nowait(None)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    world.record = None
+    assert [account["status"] async for account in follow(world)] == ["gone"]
+    assert world.following == 0
+
+
+def asking(accept: str) -> Request:
+    headers = [(b"accept", accept.encode())]
+    return Request({"type": "http", "method": "GET", "path": "/", "headers": headers})
+
+
+async def test_an_event_source_gets_a_stream_and_a_poll_gets_one_account() -> None:
+    world = World(W.STOPPED)
+    look = Progress(world, world, world.eta, world.log)
+    stream = await look.respond(asking("text/event-stream"), "w1")
+    assert isinstance(stream, EventSourceResponse)
+    assert stream.headers["cache-control"] == "no-store"
+    one = await look.respond(asking("application/json"), "w1")
+    assert b'"status":"stopped"' in bytes(one.body)
+    assert world.record is not None
+    assert world.record.status is W.STOPPED
