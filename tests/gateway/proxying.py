@@ -1,0 +1,264 @@
+"""A gateway that only proxies, raw upstreams that do as they are told, raw clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.auth import OWN_COOKIE_NAMES, Keys, authorization_is_ours
+from gateway.headers import refuse, upstream_headers
+from gateway.proxy import HttpProxy, UpstreamDown
+from gateway.proxy_client import ABORT, Outcome, Patience
+
+KEYS = Keys("signing-key-of-the-gateway", "api-key-of-the-gateway")
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Protocol(HttpToolsProtocol):
+    """As the gateway's own: offers the extension that drops a connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[typeddict-unknown-key]
+
+
+class Upstream:
+    """Runs handler on every connection; remembers every byte that came."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.received: list[bytearray] = []
+        """One per connection, in order of arrival."""
+        self.closed = asyncio.Event()
+        """Some connection has been closed by the gateway."""
+        self.port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        seen = bytearray()
+        self.received.append(seen)
+        _remember(reader, seen, self.closed)
+        with contextlib.suppress(ConnectionError, EOFError, asyncio.CancelledError):
+            await self.handler(reader, writer)
+        writer.close()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _remember(reader: asyncio.StreamReader, seen: bytearray, closed: asyncio.Event) -> None:
+    feed_data, feed_eof, set_exception = reader.feed_data, reader.feed_eof, reader.set_exception
+
+    def remember(data: bytes) -> None:
+        if len(seen) < 2**20:
+            seen.extend(data)
+        feed_data(data)
+
+    def eof() -> None:
+        closed.set()
+        feed_eof()
+
+    def broken(error: Exception) -> None:
+        closed.set()
+        set_exception(error)
+
+    reader.feed_data, reader.feed_eof, reader.set_exception = remember, eof, broken  # type: ignore[method-assign]
+
+
+@contextlib.asynccontextmanager
+async def upstream(handler: Handler, **options: Any) -> AsyncIterator[Upstream]:
+    up = Upstream(handler)
+    server = await asyncio.start_server(up.accept, "127.0.0.1", 0, **options)
+    up.port = server.sockets[0].getsockname()[1]
+    try:
+        yield up
+    finally:
+        server.close()
+        await up.stop()
+
+
+@dataclass
+class Gateway:
+    """Every request goes to `target`. `outcomes` and `down` tell how each ended."""
+
+    proxy: HttpProxy
+    port: int = 0
+    target: int = 0
+    route_key: object = ("w1", 1)
+    outcomes: list[Outcome] = field(default_factory=list)
+    down: list[str] = field(default_factory=list)
+    connections: set[Any] = field(default_factory=set)
+    """Open connections of clients."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reason = refuse(scope["headers"], scope["method"], scope["raw_path"])
+        if reason:
+            return await _say(send, 400, reason)
+        headers = upstream_headers(
+            scope["headers"],
+            host="w1.localhost",
+            client_ip=scope["client"][0],
+            scheme=scope["scheme"],
+            trusted=False,
+            own_cookie_names=OWN_COOKIE_NAMES,
+            drop_authorization=authorization_is_ours(scope["headers"], KEYS),
+            extra=("X-Secret", "of-the-ide"),
+            websocket=False,
+        )
+        try:
+            outcome = await self.proxy.forward(
+                scope,
+                receive,
+                send,
+                route_key=self.route_key,
+                host="127.0.0.1",
+                port=self.target,
+                headers=headers,
+            )
+        except UpstreamDown as error:
+            self.down.append(error.kind)
+            return await _say(send, 502, error.kind)
+        self.outcomes.append(outcome)
+
+
+async def _say(send: Send, status: int, text: str) -> None:
+    headers = [(b"content-length", str(len(text)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    target: int = 0, patience: Patience | None = None, max_routes: int = 1000
+) -> AsyncIterator[Gateway]:
+    proxy = HttpProxy(own_cookie_names=OWN_COOKIE_NAMES, patience=patience, max_routes=max_routes)
+    app = Gateway(proxy, target=target)
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        lifespan="off",
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    # serve() without its signal handlers and its tick of 0.1 s
+    server.lifespan = config.lifespan_class(config)
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    app.port = sock.getsockname()[1]
+    app.connections = server.server_state.connections
+    await server.startup(sockets=[sock])
+    try:
+        yield app
+    finally:
+        server.force_exit = True
+        await server.shutdown(sockets=[sock])
+        await proxy.close()
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    whole: bool
+    """False: the connection ended before the body did."""
+
+    def values(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key == name]
+
+
+class RawClient:
+    """Writes bytes, reads HTTP. Nothing is normalised on the way."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def get(self, target: str = "/", *lines: str, method: str = "GET") -> Answer:
+        await self.send(request(method, target, *lines))
+        return await self.answer(method)
+
+    async def head(self) -> tuple[int, list[tuple[str, str]]]:
+        async with asyncio.timeout(20):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+        status_line, *lines = head.decode("latin-1").strip().split("\r\n")
+        return int(status_line.split()[1]), [
+            (name.lower(), value) for name, _, value in (line.partition(": ") for line in lines)
+        ]
+
+    async def chunk(self) -> bytes:
+        """The next chunk; b"" at the end."""
+        async with asyncio.timeout(20):
+            size = int(await self.reader.readuntil(b"\r\n"), 16)
+            return (await self.reader.readexactly(size + 2))[:-2]
+
+    async def answer(self, method: str = "GET") -> Answer:
+        status, headers = await self.head()
+        fields = dict(headers)
+        body, whole = b"", True
+        try:
+            if method == "HEAD" or status in (204, 304):
+                pass
+            elif fields.get("transfer-encoding") == "chunked":
+                while chunk := await self.chunk():
+                    body += chunk
+            else:
+                body = await self.reader.readexactly(int(fields["content-length"]))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            whole = False
+        return Answer(status, headers, body, whole)
+
+
+@contextlib.asynccontextmanager
+async def client(port: int, **options: Any) -> AsyncIterator[RawClient]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, **options)
+    try:
+        yield RawClient(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+def request(method: str, target: str, *lines: str) -> bytes:
+    head = "\r\n".join([f"{method} {target} HTTP/1.1", "Host: w1.localhost", *lines])
+    return f"{head}\r\n\r\n".encode("latin-1")
+
+
+def answering(*answers: bytes) -> Handler:
+    """Answers requests without body: one after another, the last one for ever."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for i in range(10_000):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answers[min(i, len(answers) - 1)])
+            await writer.drain()
+
+    return handler
+
+
+def ok(body: bytes = b"ok", *lines: str) -> bytes:
+    return answer_bytes("200 OK", f"Content-Length: {len(body)}", *lines) + body
+
+
+def answer_bytes(status: str, *lines: str) -> bytes:
+    return ("\r\n".join([f"HTTP/1.1 {status}", *lines]) + "\r\n\r\n").encode("latin-1")
