@@ -21,6 +21,7 @@ from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 
 from gateway.api.errors import ApiError, Invalid
+from gateway.entry import safe_next
 from lifecycle.model import WorkspaceStatus
 from lifecycle.queueing import PRIORITIES, boost_ms
 
@@ -45,10 +46,9 @@ def _printable(text: str) -> str:
 
 
 def _local_path(path: str) -> str:
-    # Browsers read "//host" and "/\host" as another site.
-    if not path.startswith("/") or path[1:2] in ("/", "\\") or not path.isascii():
+    if safe_next(path) != path:
         raise ValueError('must be a path of the workspace, such as "/lab"')
-    return _printable(path)
+    return path
 
 
 def _priority(value: str | int) -> str | int:

@@ -274,7 +274,18 @@ async def test_enter(world: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["//evil.example", "/\\evil.example", "https://evil.example", "lab", "", "/a\nb", "/ä"]
+    "path",
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "https://evil.example",
+        "lab",
+        "",
+        "/a\nb",
+        "/ä",
+        "/a\\b",
+        "/a b",
+    ],
 )
 async def test_enter_leads_nowhere_else(alone: Any, path: str) -> None:
     workspace = await alone.bring("ada", W.RUNNING)
