@@ -30,14 +30,17 @@ class Lease:
         while True:
             token = await self._take()
             if token:
-                await self._hold(token, lead)
-            else:
-                await asyncio.sleep(self._ttl / 3)
+                try:
+                    await self._hold(token, lead)
+                    continue  # lost it: ask again at once
+                except Exception:
+                    log.exception("lease.lead_failed", holder=self._holder, fence=token)
+            await asyncio.sleep(self._ttl / 3)
 
     async def _hold(self, token: int, lead: Callable[[], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         self.token = token
-        log.info("lease.held", holder=self._holder, token=token)
+        log.info("lease.held", holder=self._holder, fence=token)
         task = asyncio.ensure_future(lead())
         good_until = loop.time() + self._ttl
         try:
@@ -54,7 +57,7 @@ class Lease:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            log.info("lease.let_go", holder=self._holder, token=token)
+            log.info("lease.let_go", holder=self._holder, fence=token)
 
     async def _take(self) -> int | None:
         """The token, 0 when somebody else holds it, None when Redis did not say."""
