@@ -23,32 +23,40 @@ class Errands:
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._pauses: dict[str, tuple[float, float]] = {}  # key → (not before, length of the pause)
+        # (key, kind) → (not before, length of the pause)
+        self._pauses: dict[tuple[str, str], tuple[float, float]] = {}
 
     def busy(self, key: str) -> bool:
         return key in self._tasks
 
-    def run(self, key: str, work: Callable[[], Awaitable[None]]) -> bool:
-        """Start it, unless it is under way or pausing; whether it was started."""
+    def run(self, key: str, work: Callable[[], Awaitable[None]], kind: str = "") -> bool:
+        """Start it, unless anything of that key is under way or this kind of it is pausing; whether it
+        was started. A snapshot that keeps failing does not hold a boot back."""
         now = asyncio.get_running_loop().time()
-        if key in self._tasks or now < self._pauses.get(key, (0.0, 0.0))[0]:
+        if key in self._tasks or now < self._pauses.get((key, kind), (0.0, 0.0))[0]:
             return False
-        self._tasks[key] = asyncio.create_task(self._run(key, work))
+        self._tasks[key] = asyncio.create_task(self._run(key, work, kind))
         return True
 
-    async def _run(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run(self, key: str, work: Callable[[], Awaitable[None]], kind: str) -> None:
+        what = (key, kind)
         try:
             await work()
-            self._pauses.pop(key, None)
+            self._pauses.pop(what, None)
         except Exception as error:
-            pause = min(LONGEST_PAUSE, 2 * self._pauses.pop(key, (0.0, FIRST_PAUSE / 2))[1])
+            pause = min(LONGEST_PAUSE, 2 * self._pauses.pop(what, (0.0, FIRST_PAUSE / 2))[1])
             if isinstance(error, StoreError):
                 pause = FIRST_PAUSE  # the whole store is away: back at once when it is
-            self._pauses[key] = (asyncio.get_running_loop().time() + pause, pause)
+            self._pauses[what] = (asyncio.get_running_loop().time() + pause, pause)
             while len(self._pauses) > FAILURES_MAX:
                 del self._pauses[next(iter(self._pauses))]
             log.warning(
-                "errand.failed", key=key, why=str(error), kind=type(error).__name__, retry_s=pause
+                "errand.failed",
+                key=key,
+                work=kind,
+                why=str(error),
+                kind=type(error).__name__,
+                retry_s=pause,
             )
         finally:
             self._tasks.pop(key, None)
