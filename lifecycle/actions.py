@@ -194,11 +194,13 @@ class Actions:
         fields = {"snapshotId": snapshot_id, "snapshotBytes": str(manifest.archive_bytes)}
         if not await self._store.note(workspace, "workspace.snapshotted", fields):
             raise NotNow(f"workspace {workspace.id} was booted again meanwhile")
-        await asyncio.to_thread(self._prune, target, workspace.id)
+        await asyncio.to_thread(self._prune, target, workspace.id, snapshot_id)
         return manifest
 
-    def _prune(self, target: SnapshotTarget, workspace_id: str) -> None:
-        for old in target.list(workspace_id)[: -self._plan.snapshots_kept]:
+    def _prune(self, target: SnapshotTarget, workspace_id: str, noted: str) -> None:
+        """Only what is older than the one just noted: the record never points at what was pruned."""
+        older = [one for one in target.list(workspace_id) if one < noted]
+        for old in older[: max(0, len(older) + 1 - self._plan.snapshots_kept)]:
             target.delete(workspace_id, old)
 
     async def terminate(self, workspace: Workspace) -> None:
@@ -209,8 +211,8 @@ class Actions:
             await self._call_off(workspace, error)
             return
         fields = {"machineId": "", "address": "", "step": "", "errorCode": "", "error": ""}
-        await self._change(workspace, _W.TERMINATED, fields)
-        await self._remove(machine, workspace)
+        if await self._change(workspace, _W.TERMINATED, fields):
+            await self._remove(machine, workspace)
 
     async def detach(self, workspace: Workspace) -> None:
         """Move its files from its machine into a snapshot; workspace holds no slot."""
@@ -267,9 +269,11 @@ class Actions:
         to: WorkspaceStatus,
         fields: dict[str, str],
         chain: tuple[WorkspaceStatus, ...] = (),
-    ) -> None:
+    ) -> bool:
         try:
             await self._store.change(workspace, to, fields=fields, chain=chain)
         except Conflict as conflict:
             # Somebody else was faster; the records say what is true now.
             log.debug("change.overtaken", workspace=workspace.id, to=to, why=str(conflict))
+            return False
+        return True
