@@ -7,6 +7,12 @@ import hashlib
 import re
 
 
+def machine_number(machine_id: str) -> int:
+    """7 of "m-7"; 0 for a name that is not one of ours."""
+    prefix, _, number = machine_id.partition("-")
+    return int(number) if prefix == "m" and number.isascii() and number.isdecimal() else 0
+
+
 def workspace_id_for(user_id: str, name: str = "") -> str:
     """The id of a user's workspace of that name: a DNS label of at most 33 characters.
 

@@ -19,6 +19,7 @@ from lifecycle.actions import Actions, Agents
 from lifecycle.agent.contract import Report
 from lifecycle.agents import AgentUnreachable
 from lifecycle.errands import Errands
+from lifecycle.identifiers import machine_number
 from lifecycle.model import Event, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.news import News
 from lifecycle.placement import Detach, Place, place
@@ -36,6 +37,7 @@ _M = MachineStatus
 
 STATUS_WAIT = 5.0  # seconds an agent may hold a status call until something changes
 UNREACHABLE_RETRY = 1.0
+SILENT_AGENT = 15.0  # seconds without a report: what happens on that machine is unknown
 SILENT_GATEWAY = 10.0  # seconds without a flush: what happens on that gateway is unknown
 GATEWAY_FORGOTTEN = 3600.0
 CLOCK_TICK = 1.0
@@ -92,6 +94,7 @@ class Loops:
         self._errands = Errands()
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._epochs: dict[str, dict[str, int]] = {}
+        self._strange: set[str] = set()
         self._last_decision: Decision | None = None
         self._clock: tuple[float, int] | None = None
         news.listen(self._on_event)
@@ -141,9 +144,9 @@ class Loops:
         """Boot the queue, finish stops and terminations, empty draining machines."""
         await self._work_queue()
         for workspace in await self._store.list(status=(_W.STOPPING,)):
-            self._errand(workspace, self._actions.stop)
+            self._errand(workspace, self._actions.stop, "stop")
         for workspace in await self._store.list(status=(_W.TERMINATING,)):
-            self._errand(workspace, self._actions.terminate)
+            self._errand(workspace, self._actions.terminate, "terminate")
         for machine in await self._fleet.machines():
             if machine.status is _M.DRAINING:
                 await self._drain(machine)
@@ -155,9 +158,10 @@ class Loops:
         machines = await self._fleet.machines()
         for command in place(queue, machines):
             if isinstance(command, Place):
-                self._errand(command.workspace, partial(self._boot, machine=command.machine))
+                boot = partial(self._boot, machine=command.machine)
+                self._errand(command.workspace, boot, "boot")
             elif isinstance(command, Detach):
-                self._errand(command.workspace, self._actions.detach)
+                self._errand(command.workspace, self._actions.detach, "detach")
             else:
                 self._revive(command.machine)
 
@@ -165,17 +169,19 @@ class Loops:
         known = self._epochs.get(machine.id, {}).get(workspace.id, 0)
         await self._actions.boot(workspace, machine, known)
 
-    def _errand(self, workspace: Workspace, do: Callable[[Workspace], Awaitable[None]]) -> None:
-        self._errands.run(workspace.id, lambda: do(workspace))
+    def _errand(
+        self, workspace: Workspace, do: Callable[[Workspace], Awaitable[None]], kind: str
+    ) -> None:
+        self._errands.run(workspace.id, lambda: do(workspace), kind)
 
     async def _drain(self, machine: Machine) -> None:
         """Move what lies on a draining machine into snapshots; when nothing is left, remove it."""
         files = await self._store.get_many(await self._fleet.files_on(machine.id))
         for workspace in files:
             if workspace.status in (_W.STOPPED, _W.FAILED, _W.QUEUED):
-                self._errand(workspace, self._actions.detach)
+                self._errand(workspace, self._actions.detach, "detach")
         if not files and not machine.occupied:
-            self._remove(machine, "drained")
+            self._remove(machine, "drained", bare=True)
 
     # Machines.
 
@@ -194,9 +200,14 @@ class Loops:
             needed=needed,
         ):
             await self._mend_machine(change)
-        await self._scale(now)
+        for machine_id in reconcile.without_record(machines, observed):
+            await self._remove_again(machine_id)
+        await self._scale(now, max((machine_number(row.machine_id) for row in observed), default=0))
         for workspace in policy.overdue_boots(
-            await self._store.list(status=(_W.STARTING,)), now, self._times.boot_timeout
+            await self._store.list(status=(_W.STARTING,)),
+            now,
+            self._times.boot_timeout,
+            await self._signals.trusted_since_ms(),
         ):
             message = (
                 f"its machine {workspace.machine_id} said nothing of it in time; start it again"
@@ -213,14 +224,11 @@ class Loops:
         elif isinstance(change, reconcile.Revive):
             self._revive(machine)
         elif isinstance(change, reconcile.Remove):
-            self._remove(machine, change.reason)
+            self._remove(machine, change.reason, bare=not machine.holds_files)
 
     async def _lose(self, machine: Machine, reason: str) -> None:
         log.warning("machine.lost", machine=machine.id, why=reason)
-        try:
-            await self._fleet.change(machine, _M.LOST, reason=reason)
-        except Conflict as conflict:
-            log.info("machine.overtaken", machine=machine.id, why=str(conflict))
+        if machine.status is not _M.LOST and not await self._turn(machine, _M.LOST, reason):
             return
         records = await self._store.get_many(await self._fleet.files_on(machine.id))
         for failed in reconcile.failures(machine, records, reason):
@@ -228,27 +236,32 @@ class Loops:
 
     def _revive(self, machine: Machine) -> None:
         async def revive() -> None:
-            try:
-                await self._fleet.change(machine, _M.LAUNCHING, reason="started again on its disk")
-            except Conflict:
-                return
-            await self._pool.start(Launch(machine.id, machine.token, machine.slots))
+            if await self._turn(machine, _M.LAUNCHING, "started again on its disk"):
+                await self._pool.start(Launch(machine.id, machine.token, machine.slots))
 
         self._errands.run(machine.id, revive)
 
-    def _remove(self, machine: Machine, reason: str) -> None:
+    def _remove(self, machine: Machine, reason: str, *, bare: bool) -> None:
+        """The record goes first: from then on nobody calls the drain off or boots anything there.
+        bare: only if no files are there."""
+
         async def remove() -> None:
-            if machine.status is _M.READY:
-                return
-            await self._pool.terminate(machine.id)
-            try:
-                await self._fleet.change(machine, _M.TERMINATED, reason=reason, only_empty=True)
-            except Conflict as conflict:
-                log.info("machine.overtaken", machine=machine.id, why=str(conflict))
+            if await self._turn(machine, _M.TERMINATED, reason, only_empty=True, bare=bare):
+                await self._pool.terminate(machine.id)
 
         self._errands.run(machine.id, remove)
 
-    async def _scale(self, now: int) -> None:
+    async def _remove_again(self, machine_id: str) -> None:
+        """The pool has it and no live record names it: finish a removal that was cut short. One that no
+        record speaks of at all is left alone."""
+        record = await self._fleet.machine(machine_id)
+        if record is not None and record.status is _M.TERMINATED:
+            self._errands.run(machine_id, lambda: self._pool.terminate(machine_id))
+        elif record is None and machine_id not in self._strange:
+            self._strange.add(machine_id)
+            log.warning("machine.unknown", machine=machine_id, pool=self._pool.name)
+
+    async def _scale(self, now: int, newest: int) -> None:
         t = self._times
         counts = await self._store.counts()
         users = counts["queued"] + counts["starting"] + counts["running"]
@@ -271,7 +284,7 @@ class Loops:
         for machine_id in decision.drain:
             await self._turn(by_id[machine_id], _M.DRAINING, decision.reason, only_empty=True)
         if decision.launch:
-            await self._launch(decision.launch)
+            await self._launch(decision.launch, newest)
         self._tell_decision(decision)
 
     def _tell_decision(self, decision: Decision) -> None:
@@ -280,20 +293,28 @@ class Loops:
             log.info("pool.scaled", want=decision.want, have=decision.have, why=decision.reason)
 
     async def _turn(
-        self, machine: Machine, to: MachineStatus, reason: str, only_empty: bool = False
-    ) -> None:
+        self,
+        machine: Machine,
+        to: MachineStatus,
+        reason: str,
+        *,
+        only_empty: bool = False,
+        bare: bool = False,
+    ) -> bool:
         try:
-            await self._fleet.change(machine, to, reason=reason, only_empty=only_empty)
+            await self._fleet.change(machine, to, reason=reason, only_empty=only_empty, bare=bare)
         except Conflict as conflict:
             log.info("machine.overtaken", machine=machine.id, why=str(conflict))
+            return False
+        return True
 
-    async def _launch(self, count: int) -> None:
+    async def _launch(self, count: int, newest: int) -> None:
         """Write each intent down, then ask the pool. An answer that is lost is found by describe()."""
         launches = []
         for _ in range(count):
             token = secrets.token_urlsafe(24)
             machine_id = await self._fleet.intend(
-                self._pool.name, self._times.slots, token, self._times.max_machines
+                self._pool.name, self._times.slots, token, self._times.max_machines, newest
             )
             if machine_id:
                 launches.append(Launch(machine_id, token, self._times.slots))
@@ -306,7 +327,7 @@ class Loops:
 
     async def _watch(self, machine: Machine) -> None:
         """Take one agent's reports, and bring records and machine together, until the machine is gone."""
-        since, rechecked = -1, -1
+        since, rechecked = 0, 0
         try:
             while True:
                 current = await self._fleet.machine(machine.id)
@@ -319,7 +340,7 @@ class Loops:
                 since = report.version
                 if rechecked != since and not _settled(records, report):
                     # The report tells of boots newer than the records read before it: look again.
-                    since, rechecked = -1, report.version
+                    since, rechecked = 0, report.version
         except AgentUnreachable as error:
             log.warning("machine.unreachable", machine=machine.id, why=str(error))
         except StoreError as error:
@@ -357,7 +378,7 @@ class Loops:
         elif isinstance(change, reconcile.Progress):
             await self._store.note(change.workspace, "workspace.progress", {"step": change.step})
         elif isinstance(change, reconcile.Boot):
-            self._errand(change.workspace, lambda w: actions.start(w, machine))
+            self._errand(change.workspace, lambda w: actions.start(w, machine), "start")
         else:
             self._errands.run(
                 f"{machine.id}/{change.workspace_id}",
@@ -372,12 +393,18 @@ class Loops:
         due = await self._store.idle_since(now - int(self._times.idle_timeout * 1000))
         if not due:
             return
+        silent = {
+            machine.id
+            for machine in await self._fleet.machines()
+            if now - machine.last_report_ms >= SILENT_AGENT * 1000
+        }
         for stop in policy.stop_idle(
             due,
             now,
             self._times.idle_timeout,
             await self._signals.trusted_since_ms(),
             await self._unheard(now),
+            silent,
         ):
             try:
                 await self._store.change(

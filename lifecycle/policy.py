@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from lifecycle.model import Workspace, WorkspaceStatus
@@ -46,12 +46,14 @@ def stop_idle(
     idle_timeout: float,
     trusted_since_ms: int | None,
     unheard_ms: Mapping[str, int] | None = None,
+    silent_machines: Collection[str] = (),
 ) -> list[Stop]:
     """Stops for running workspaces without activity for idle_timeout seconds.
 
     trusted_since_ms: heartbeats have come without a gap since then; None: never, so nothing is idle.
     unheard_ms: workspace → last word of a silent gateway that holds sessions of it. What happens
     there is unknown, and unknown is never idle: it counts as active until then.
+    silent_machines: those whose agents do not answer; what runs there waits until they do.
     """
     if trusted_since_ms is None:
         return []
@@ -60,6 +62,7 @@ def stop_idle(
         Stop(workspace, "idle", workspace.last_active_at_ms)
         for workspace in workspaces
         if workspace.status is WorkspaceStatus.RUNNING
+        and workspace.machine_id not in silent_machines
         and workspace.extend_until_ms <= now_ms
         and now_ms - max(idle_since_ms(workspace, trusted_since_ms), unheard.get(workspace.id, 0))
         >= idle_timeout * 1000
@@ -79,15 +82,21 @@ def terminate_stale(
 
 
 def overdue_boots(
-    workspaces: Iterable[Workspace], now_ms: int, boot_timeout: float
+    workspaces: Iterable[Workspace],
+    now_ms: int,
+    boot_timeout: float,
+    trusted_since_ms: int | None,
 ) -> list[Workspace]:
     """Boots whose agent should have said ready or failed long ago. boot_timeout: seconds the agent
-    itself waits; as long again is given for restoring files."""
+    itself waits; as long again is given for restoring files. While every gateway or Redis was away
+    nobody could hear it: that time does not count."""
+    if trusted_since_ms is None:
+        return []
     return [
         workspace
         for workspace in workspaces
         if workspace.status is WorkspaceStatus.STARTING
-        and now_ms - workspace.status_since_ms >= 2 * boot_timeout * 1000
+        and now_ms - max(workspace.status_since_ms, trusted_since_ms) >= 2 * boot_timeout * 1000
     ]
 
 

@@ -118,7 +118,6 @@ def strangers(machine_id: str, report: Report, records: Mapping[str, Workspace])
         and (record := records.get(row.workspace_id)) is not None
         and record.machine_id != machine_id
         and record.epoch >= row.epoch
-        and record.status is not _W.TERMINATED
     ]
 
 
@@ -152,14 +151,7 @@ class Remove:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Down:
-    """A drained or stopped machine is seen stopped with its disk kept."""
-
-    machine: Machine
-
-
-MachineChange = Watch | Lost | Revive | Remove | Down
+MachineChange = Watch | Lost | Revive | Remove
 
 
 def converge_machines(
@@ -205,6 +197,8 @@ def _converge_machine(
     if m.status in (MachineStatus.READY, MachineStatus.DRAINING):
         return Lost(m, "its agent is down" if seen else "it is gone")
     if m.status is MachineStatus.LOST:
+        if m.occupied:
+            return Lost(m, m.reason)  # who found it lost did not come to fail its workspaces
         if seen is None:
             return Remove(m, "it is gone and its disk with it")
         return Revive(m) if m.holds_files else Remove(m, "it went down and holds nothing")
@@ -215,6 +209,13 @@ def _converge_machine(
             return Revive(m)
         return None if m.holds_files else Remove(m, "it is stopped and holds nothing")
     return None
+
+
+def without_record(machines: Iterable[Machine], observed: Iterable[Observed]) -> list[str]:
+    """Machines that the pool has and the records have not: removed ones whose removal was cut short,
+    or somebody else's."""
+    known = {machine.id for machine in machines}
+    return [row.machine_id for row in observed if row.machine_id not in known]
 
 
 def failures(machine: Machine, records: Iterable[Workspace], reason: str) -> list[Failed]:

@@ -50,9 +50,10 @@ class RedisFleet:
         """Ids of the workspaces whose files are on that machine."""
         return sorted(await asked(self._redis.smembers(keys.machine_files(machine_id))))
 
-    async def intend(self, pool: str, slots: int, token: str, bound: int) -> str:
-        """Write down that a machine will be launched: its id, or "" at the bound."""
-        return str(await self._scripts.run(scripts.MACHINE_NEW, pool, slots, token, bound))
+    async def intend(self, pool: str, slots: int, token: str, bound: int, beyond: int = 0) -> str:
+        """Write down that a machine will be launched: its id, or "" at the bound.
+        beyond: the highest number of a machine that the pool has."""
+        return str(await self._scripts.run(scripts.MACHINE_NEW, pool, slots, token, bound, beyond))
 
     async def change(
         self,
@@ -62,12 +63,15 @@ class RedisFleet:
         reason: str = "",
         address: str = "",
         only_empty: bool = False,
+        bare: bool = False,
     ) -> None:
-        """Compare-and-set on the status in `machine`; only_empty: and on no slot taken. Raises Conflict."""
+        """Compare-and-set on the status in `machine`; only_empty: and on no slot taken; bare: and
+        on no files there either. Raises Conflict."""
         check_transition(machine.status, to)
         outcome, status = await self._scripts.run(
-            scripts.MACHINE_CHANGE, machine.id, to, machine.status, int(only_empty), reason, address
-        )
+            scripts.MACHINE_CHANGE, machine.id, to, machine.status,
+            2 if bare else int(only_empty), reason, address,
+        )  # fmt: skip
         if outcome != "ok":
             raise Conflict(f"machine {machine.id} not {to}: {outcome} ({status})", status)
 

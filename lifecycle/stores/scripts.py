@@ -304,9 +304,12 @@ return 1
 MACHINE_NEW = (
     PRELUDE
     + """
--- ARGV pool, slots, token, bound. The intent, written down before the pool hears of it.
+-- ARGV pool, slots, token, bound, beyond. The intent, written down before the pool hears of it. Its number
+-- is new to us and to the pool: a pool may hold machines that a flushed Redis knows nothing of.
 if redis.call('SCARD', 'machines') >= tonumber(ARGV[4]) then return '' end
-local id = 'm-' .. text(redis.call('INCR', 'machines:last'))
+local number = math.max(tonumber(redis.call('GET', 'machines:last') or '0'), tonumber(ARGV[5])) + 1
+redis.call('SET', 'machines:last', text(number))
+local id = 'm-' .. text(number)
 redis.call('SADD', 'machines', id)
 redis.call('HSET', 'machine:' .. id, 'machineId', id, 'pool', ARGV[1], 'status', 'launching',
   'statusSince', text(now), 'createdAt', text(now), 'slots', ARGV[2], 'token', ARGV[3],
@@ -319,12 +322,14 @@ return id
 MACHINE_CHANGE = (
     PRELUDE
     + """
--- ARGV id, to, from (comma separated), empty ('1': only while no workspace holds a slot), reason, address
+-- ARGV id, to, from (comma separated), empty ('1': only while no workspace holds a slot, '2': nor has files
+-- there), reason, address
 local id, to, record = ARGV[1], ARGV[2], 'machine:' .. ARGV[1]
 local status = redis.call('HGET', record, 'status')
 if not status then return {'gone', ''} end
 if not string.find(',' .. ARGV[3] .. ',', ',' .. status .. ',', 1, true) then return {'status', status} end
-if ARGV[4] == '1' and redis.call('SCARD', record .. ':slots') > 0 then return {'occupied', status} end
+if ARGV[4] ~= '0' and redis.call('SCARD', record .. ':slots') > 0 then return {'occupied', status} end
+if ARGV[4] == '2' and redis.call('SCARD', record .. ':files') > 0 then return {'files', status} end
 redis.call('HSET', record, 'status', to, 'statusSince', text(now), 'reason', ARGV[5])
 if ARGV[6] ~= '' then redis.call('HSET', record, 'address', ARGV[6]) end
 if to == 'ready' then redis.call('HSET', record, 'emptySince',
@@ -368,7 +373,7 @@ if value then
 end
 local token = redis.call('INCR', 'lease:lifecycle:token')
 redis.call('SET', 'lease:lifecycle', ARGV[1] .. ' ' .. text(token), 'PX', ARGV[2])
-event('lease.acquired', {gateway = ARGV[1], token = text(token)})
+event('lease.acquired', {gateway = ARGV[1], fence = text(token)})
 return token
 """
 )
@@ -462,9 +467,9 @@ return text(now)
 LEAVE = (
     PRELUDE
     + """
--- ARGV gateway, fresh ms. Returns how many other gateways are alive: the last one to leave gets 0.
+-- ARGV gateway, fresh ms. Returns the other gateways that flushed of late: the last one to leave gets none.
 redis.call('ZREM', 'heartbeat:gateways', ARGV[1])
 redis.call('DEL', 'connections:' .. ARGV[1])
-return redis.call('ZCOUNT', 'heartbeat:gateways', now - tonumber(ARGV[2]), '+inf')
+return redis.call('ZRANGEBYSCORE', 'heartbeat:gateways', now - tonumber(ARGV[2]), '+inf')
 """
 )

@@ -78,9 +78,9 @@ class RedisSignals:
     async def forget_gateway(self, gateway: str, unless_seen_since_ms: int) -> bool:
         return bool(await self._scripts.run(scripts.FORGET_GATEWAY, gateway, unless_seen_since_ms))
 
-    async def leave(self, gateway: str) -> bool:
-        """This gateway ends. True for the last one on this Redis: no other flushed of late."""
-        return not await self._scripts.run(scripts.LEAVE, gateway, HEARTBEAT_GAP_MS)
+    async def leave(self, gateway: str) -> list[str]:
+        """This gateway ends. The others that flushed of late; the last one on this Redis gets none."""
+        return list(await self._scripts.run(scripts.LEAVE, gateway, HEARTBEAT_GAP_MS))
 
     async def take_lease(self, holder: str, ttl: float) -> int:
         """Take or renew it: the fencing token, 0 while somebody else has it. ttl: seconds."""
