@@ -5,8 +5,10 @@ Imports nothing of ours. All times are milliseconds by Redis's clock unless a na
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class IllegalTransition(Exception):
@@ -78,6 +80,21 @@ def check_transition(
     table = WORKSPACE_TRANSITIONS if isinstance(old, WorkspaceStatus) else MACHINE_TRANSITIONS
     if new not in table[old]:  # type: ignore[index]
         raise IllegalTransition(f"{type(old).__name__} {old} → {new}")
+
+
+def diagram() -> str:
+    """Both tables as mermaid diagrams; docs/architecture.md shows them as they are made here."""
+    return "\n".join(
+        _state_diagram(table, first, "terminated")
+        for table, first in ((WORKSPACE_TRANSITIONS, "stopped"), (MACHINE_TRANSITIONS, "launching"))
+    )
+
+
+def _state_diagram(table: Mapping[Any, Collection[Any]], first: str, last: str) -> str:
+    rows = [(old, new) for old in table for new in table if new in table[old]]
+    arrows = [("[*]", first), *rows, (last, "[*]")]
+    lines = [f"    {old} --> {new}" for old, new in arrows]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```", ""])
 
 
 @dataclass(frozen=True, slots=True)
