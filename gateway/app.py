@@ -11,23 +11,23 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
 
+import psutil
 import structlog
-from lifecycle.agents import AgentError, Agents
-from lifecycle.pools.local import LocalPool
 from redis.asyncio import Redis
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__, api, auth, closing, headers, pages, visits
 from gateway.api.idempotency import RedisIdempotencyKeys
 from gateway.api.parts import Entry, Parts, Principal
-from gateway.entry import Codes
+from gateway.entry import Codes, safe_next
 from gateway.gauges import INTERVAL, Gauges
 from gateway.heartbeats import Heartbeats
-from gateway.hosts import Base, PublicUrl, WorkspaceHost, origin_of, place_of
+from gateway.hosts import Base, PortHost, PublicUrl, WorkspaceHost, host_of, origin_of, place_of
 from gateway.metrics import Metrics
 from gateway.openapi import document
 from gateway.progress import Progress
@@ -38,10 +38,12 @@ from gateway.settings import Settings
 from gateway.workspace import WorkspaceApp
 from lifecycle.actions import Actions, NotNow, Plan
 from lifecycle.agent.contract import Manifest
+from lifecycle.agents import AgentError, Agents
 from lifecycle.lease import Lease
 from lifecycle.loops import Loops, Times, every
 from lifecycle.model import Event, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.news import News
+from lifecycle.pools.local import LocalPool
 from lifecycle.queueing import eta_seconds
 from lifecycle.snapshots.registry import open_target
 from lifecycle.stores import Conflict, StoreError
@@ -60,6 +62,8 @@ MACHINE_LEAD = 2.0  # seconds a local machine takes to be ready
 PORTS_FRESH = 3.0  # seconds a machine's word on a workspace's ports is believed
 LOG_LINES = 60
 
+_PROBES = frozenset({"/healthz", "/readyz"})
+
 _W = WorkspaceStatus
 _M = MachineStatus
 
@@ -75,7 +79,7 @@ class Application:
     def __init__(self, settings: Settings, redis_url: str, keys: auth.Keys, report: Report) -> None:
         self._settings, self._keys, self._report = settings, keys, report
         self._public = PublicUrl.parse(settings.public_url)
-        self.gateway = f"{_label(socket.gethostname())}-{os.getpid()}-{secrets.token_hex(2)}"
+        self.gateway = f"{_label(socket.gethostname())}.{os.getpid()}.{secrets.token_hex(2)}"
         self._redis: Redis = connect(redis_url)
         self._store = RedisStore(
             self._redis,
@@ -88,7 +92,11 @@ class Application:
         self._codes = Codes(self._redis)
         self._metrics = Metrics(__version__)
         self._agents = Agents()
-        self._pool = LocalPool(settings.data_dir, workspace_user=settings.workspace_user)
+        self._pool = LocalPool(
+            settings.data_dir,
+            workspace_user=settings.workspace_user,
+            stop_grace=settings.stop_grace,
+        )
         self._actions = Actions(
             self._store, self._fleet, self._agents, _plan(settings), open_target
         )
@@ -111,7 +119,7 @@ class Application:
         self._routes = Routes(self._store)
         self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
         self._ports_known: dict[tuple[str, int], tuple[float, frozenset[int]]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         progress = Progress(self._store, self._news, self._place, self._ide_log)
         self._base = self._base_app()
@@ -126,9 +134,10 @@ class Application:
             heartbeats=self._heartbeats,
             metrics=self._metrics,
             visit=visits.visit(self._store, progress, self._home),
+            unanswered=visits.visit(self._store, progress, self._home, unanswered=True),
             ours={
                 ("GET", "progress"): progress.respond,
-                ("POST", "start"): visits.start(self._store, progress),
+                ("POST", "start"): visits.start(self._store, progress, self._home),
             },
             enter=visits.workspace_enter(self._codes.redeem, self._workspace_cookie, self._home),
             assets=pages.Assets(),
@@ -143,6 +152,7 @@ class Application:
             self._routes.on_event,
             self._heartbeats.on_event,
             self._gauges.on_event,
+            self._drop_connections,
             self._log_event,
         ):
             self._news.listen(listener)
@@ -156,7 +166,9 @@ class Application:
         self._report("✓", "Pool", await self._pool_line())
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _pool_line(self) -> str:
         machines = await self._fleet.machines()
@@ -181,13 +193,15 @@ class Application:
         """Give the lease back and stop. With stop_machines, and as the last gateway on this Redis,
         stop what runs, in order; files stay where they are."""
         self._heartbeats.end_all(closing.RESTARTING)
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._lease.give()
         await self._heartbeats.flush()
         try:
-            last = await self._signals.leave(self.gateway)
+            others = await self._signals.leave(self.gateway)
+            last = all(_was_killed(other, self.gateway) for other in others)
             if last and stop_machines and self._settings.lifecycle == "on":
                 await self._stop_everything()
             else:
@@ -213,6 +227,12 @@ class Application:
                 except Conflict as conflict:
                     log.info("machine.overtaken", machine=machine.id, why=str(conflict))
 
+    def _drop_connections(self, event: Event) -> None:
+        """A boot that is over keeps no upstream connection, silent streams among them."""
+        if event.type in ("workspace.stopping", "workspace.failed"):
+            key = (event.data.get("workspace", ""), int(event.data.get("epoch", 0)))
+            self._spawn(self._proxy.drop(key))
+
     def _log_event(self, event: Event) -> None:
         """Each thing is logged once: by the gateway it happened on, or else by the one that leads."""
         mine = event.data.get("gateway", self.gateway if self._lease.token else "")
@@ -229,6 +249,8 @@ class Application:
             return
         host = next((value for name, value in scope["headers"] if name == b"host"), None)
         place = place_of(host, self._settings.domain)
+        if scope["path"] in _PROBES and not isinstance(place, WorkspaceHost | PortHost):
+            place = Base()  # load balancers ask by address
         if place is None:
             text = f"this gateway serves {self._settings.domain} and *.{self._settings.domain}"
             await _answer(scope, receive, send, 421, "misdirected", text)
@@ -236,15 +258,25 @@ class Application:
             await self._workspaces(scope, receive, send, place)
         elif scope["type"] == "websocket":
             await refuse(scope, receive, send, closing.NO_SUCH_WORKSPACE)
+        elif self._is_astray(scope, host):
+            # By its address the page works, but what it changes would come from a foreign origin.
+            target = raw + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+            link = self._home.rstrip("/") + safe_next(target.decode("latin-1"))
+            await RedirectResponse(link, 307, {"cache-control": "no-store"})(scope, receive, send)
         else:
             await self._base(scope, receive, send)
+
+    def _is_astray(self, scope: Scope, host: bytes | None) -> bool:
+        """A person's visit of the base host under an address instead of its name."""
+        by_name = host is not None and host.lower() == host_of(Base(), self._public).encode()
+        return not by_name and visits.is_navigation(Headers(scope=scope), scope["method"])
 
     def _base_app(self) -> Starlette:
         opened = visits.open_workspace(
             self._store,
             self._person,
             self._mint,
-            lambda workspace: origin_of(WorkspaceHost(workspace), self._public),
+            lambda place: origin_of(place, self._public),
         )
         return Starlette(
             routes=[
@@ -428,6 +460,12 @@ def _owner() -> str:
 
 def _label(hostname: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", hostname.lower()).strip("-")[:30] or "gateway"
+
+
+def _was_killed(other: str, mine: str) -> bool:
+    """Whether that gateway ran on this host and its process is gone, though it flushed of late."""
+    host, pid, _ = other.split(".")
+    return host == mine.split(".")[0] and not psutil.pid_exists(int(pid))
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -14,6 +14,8 @@ from typing import Literal
 
 from redis.asyncio import Redis
 
+from lifecycle.stores.connection import asked
+
 Kind = Literal["home", "workspace"]
 
 # Printable ASCII without backslash and space: browsers take "\" for "/", and skip tabs and newlines.
@@ -39,15 +41,17 @@ class Codes:
     async def mint(
         self, kind: Kind, user: str, workspace: str = "", *, ttl: float, next: str = "/"
     ) -> str:
-        """A code of 256 random bits, good once within ttl seconds. Redis sees only its hash."""
+        """A code of 256 random bits, good once within ttl seconds. Redis sees only its hash.
+        Raises StoreUnavailable."""
         code = secrets.token_urlsafe(32)
         grant = Grant(kind, user, workspace, safe_next(next))
-        await self._redis.set(_key(code), json.dumps(asdict(grant)), px=max(1, int(ttl * 1000)))
+        life = max(1, int(ttl * 1000))
+        await asked(self._redis.set(_key(code), json.dumps(asdict(grant)), px=life))
         return code
 
     async def redeem(self, code: str) -> Grant | None:
         """What the code was good for; None when it is wrong, used or too old. It is used up by this."""
-        found = await self._redis.getdel(_key(code))
+        found = await asked(self._redis.getdel(_key(code)))
         return Grant(**json.loads(found)) if found else None
 
 

@@ -28,7 +28,8 @@ HOP_BY_HOP = frozenset(
 _NOT_UPSTREAM = HOP_BY_HOP | {b"host", b"expect", b"forwarded"}
 _FORWARDED = (b"x-forwarded-", b"x-real-ip")
 # Clears the cookies of the whole registrable domain, the neighbours' and ours among them.
-_NOT_TO_CLIENT = HOP_BY_HOP | {b"clear-site-data"}
+# Date is set by the server that answers, which is the gateway's.
+_NOT_TO_CLIENT = HOP_BY_HOP | {b"clear-site-data", b"date"}
 _ONCE = (
     b"host",
     b"content-length",

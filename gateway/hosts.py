@@ -91,10 +91,11 @@ def place_of(host_header: str | bytes | None, domain: str) -> Place | None:
         return Base()
     if not host.endswith("." + domain):
         return None
-    return _place_of_label(host.removesuffix("." + domain))
+    return place_of_label(host.removesuffix("." + domain))
 
 
-def _place_of_label(label: str) -> Place | None:
+def place_of_label(label: str) -> WorkspaceHost | PortHost | None:
+    """What "ada-x2k4" or "8080--ada-x2k4" names in front of the domain, or None."""
     if _WORKSPACE.fullmatch(label):
         return WorkspaceHost(label)
     match = _PORT_LABEL.fullmatch(label)

@@ -92,7 +92,7 @@ class Signals:
         self.asked, self.forced = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 loop.add_signal_handler(number, self._arrived)
 
     def _arrived(self) -> None:
@@ -184,12 +184,13 @@ async def _end(
 
 
 def config(asgi: Any) -> uvicorn.Config:
+    from gateway.http import GatewayHttpProtocol
     from gateway.relay import GatewayWebSocketProtocol
 
     return uvicorn.Config(
         asgi,
         loop="uvloop",
-        http="httptools",
+        http=GatewayHttpProtocol,
         ws=GatewayWebSocketProtocol,
         ws_per_message_deflate=False,  # compression is agreed end to end, by client and workspace
         lifespan="off",  # _run starts and stops the application, in the same loop

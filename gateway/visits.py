@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from gateway import pages
 from gateway.entry import Grant, safe_next
+from gateway.hosts import PortHost, WorkspaceHost, place_of_label
 from gateway.pages import BASE_ASSETS, render
 from gateway.progress import Progress
 from lifecycle.model import Workspace, WorkspaceStatus
@@ -115,8 +116,10 @@ def workspace_enter(
     return endpoint
 
 
-def open_workspace(store: Records, who: Who, mint: Mint, origin: Callable[[str], str]) -> Endpoint:
-    """GET /open/{id}?next= on the base host. origin(workspace): "http://{id}.localhost:8000"."""
+def open_workspace(
+    store: Records, who: Who, mint: Mint, origin: Callable[[WorkspaceHost | PortHost], str]
+) -> Endpoint:
+    """GET /open/{id}?next= on the base host. origin(place): "http://{label}.localhost:8000"."""
 
     async def endpoint(request: Request) -> Response:
         if early := _only_looking(request):
@@ -124,14 +127,18 @@ def open_workspace(store: Records, who: Who, mint: Mint, origin: Callable[[str],
         user = who(request)
         if not user:
             return render(pages.sign_in(), BASE_ASSETS)
+        # "8080--ada-x2k4" asks for that port of it: an origin, and so an entry, of its own.
+        place = place_of_label(request.path_params["id"])
+        if place is None:
+            return render(pages.not_found("/"), BASE_ASSETS)
         try:
-            workspace = await store.get(request.path_params["id"])
+            workspace = await store.get(place.workspace)
             if workspace is None or workspace.user_id != user:
                 return render(pages.not_found("/"), BASE_ASSETS)
             code = await mint(user, workspace.id, safe_next(request.query_params.get("next", "/")))
         except StoreUnavailable:
             return render(pages.unavailable(here_of(request)), BASE_ASSETS)
-        return _go(f"{origin(workspace.id)}/_gateway/enter?{urlencode({'code': code})}")
+        return _go(f"{origin(place)}/_gateway/enter?{urlencode({'code': code})}")
 
     return endpoint
 

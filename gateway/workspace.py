@@ -69,6 +69,7 @@ class WorkspaceApp:
         heartbeats: Heartbeats,
         metrics: Metrics,
         visit: WorkspaceEndpoint,
+        unanswered: WorkspaceEndpoint,
         ours: Mapping[tuple[str, str], WorkspaceEndpoint],
         enter: WorkspaceEndpoint,
         assets: ASGIApp,
@@ -81,7 +82,8 @@ class WorkspaceApp:
         name, _, value = upstream_header.partition(":")
         self._extra = (name.strip(), value.strip()) if value else None
         self._proxy, self._heartbeats, self._metrics = proxy, heartbeats, metrics
-        self._visit, self._ours, self._enter, self._assets = visit, ours, enter, assets
+        self._visit, self._unanswered = visit, unanswered
+        self._ours, self._enter, self._assets = ours, enter, assets
         self._ports = ports
 
     async def __call__(
@@ -249,7 +251,7 @@ class WorkspaceApp:
             self._metrics.proxied(502)
             log.warning("proxy.upstream_down", workspace=workspace.id, why=str(error))
             if is_navigation(request.headers, request.method):
-                return await self._visit(request, workspace.id)
+                return await self._unanswered(request, workspace.id)
             return _problem(502, "upstream_down", "the workspace did not answer; reload its page")
         self._metrics.proxied(outcome.status)
         return None

@@ -264,7 +264,7 @@ async def test_open_mints_for_the_owner_and_knows_nothing_for_others(
 ) -> None:
     world = World(W.STOPPED)
     endpoint = visits.open_workspace(
-        world, lambda _: user, world.mint, lambda w: f"http://{w}.localhost:8000"
+        world, lambda _: user, world.mint, lambda place: f"http://{place.workspace}.localhost:8000"
     )
     asked = request(f"/open/{workspace_id}?next=/lab%3Fa", params={"id": workspace_id})
     response = await endpoint(asked)

@@ -1,0 +1,73 @@
+"""uvicorn's HTTP protocol with what a gateway on the open net needs on top.
+
+A request's head has an absolute deadline: uvicorn itself waits for ever on a client that sends its
+headers a byte at a time. And the proxy can drop a connection, so that an answer that was cut looks cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.proxy_client import ABORT
+
+HEAD_TIMEOUT = (
+    10.0  # seconds from a request's first byte (or the connection) to the end of its headers
+)
+HEAD_MAX = 64 * 1024  # bytes of request line and headers; above: 431 and the connection is closed
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class GatewayHttpProtocol(HttpToolsProtocol):
+    _deadline: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._got_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            # Counted roughly: a body that came with the end of its head counts, too, but only once.
+            if self._head_bytes > HEAD_MAX:
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
+                return
+            self._head_bytes += len(data)
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast(dict[str, Any], self.scope)["extensions"] = {ABORT: self.transport.abort}
+        if self._deadline is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._got_head()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head, self._head_bytes = True, 0
+
+    def _await_head(self) -> None:
+        self._in_head = True
+        self._deadline = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+
+    def _got_head(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        self.transport.abort()
