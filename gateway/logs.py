@@ -103,7 +103,10 @@ def _clean(value: Any, depth: int) -> Any:
         return value
     if depth and isinstance(value, Mapping):
         return {
-            str(key): _GONE if item and _SECRET_KEY.search(str(key)) else _clean(item, depth - 1)
+            # A number is no credential: the lease's fencing token is one.
+            str(key): _GONE
+            if item and not isinstance(item, int) and _SECRET_KEY.search(str(key))
+            else _clean(item, depth - 1)
             for key, item in value.items()
         }
     if depth and isinstance(value, list | tuple | set | frozenset):

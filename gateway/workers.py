@@ -61,7 +61,7 @@ def supervise(
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
-        if before[number] is not signal.SIG_IGN:
+        if number != signal.SIGHUP or before[number] is not signal.SIG_IGN:  # nohup
             signal.signal(number, remember)
     workers = [Worker(number) for number in range(boot.settings.workers)]
     try:
@@ -97,9 +97,7 @@ def _watch(
             every_second()
             next_beat = now + 1
         time.sleep(_LOOK_SECONDS)
-    say(
-        "Stopping: closing sessions, then machines; files are kept (Ctrl-C again to stop at once)"
-    )
+    say("Stopping: closing sessions, then machines; files are kept (Ctrl-C again to stop at once)")
     return _end(workers, asked)
 
 

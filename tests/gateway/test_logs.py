@@ -84,9 +84,12 @@ def test_close_codes_and_counts_are_no_credentials() -> None:
     assert without_secrets("session ended, code=4408") == "session ended, code=4408"
     stream = io.StringIO()
     configure("info", "json", stream)
-    structlog.get_logger("gateway.x").info("ended", close_code=4408, error_code="quota_exceeded")
+    structlog.get_logger("gateway.x").info(
+        "ended", close_code=4408, error_code="quota_exceeded", token=7
+    )
     record = json.loads(stream.getvalue())
     assert (record["close_code"], record["error_code"]) == (4408, "quota_exceeded")
+    assert record["token"] == 7  # a lease's
 
 
 def test_json_has_one_object_a_record() -> None:
