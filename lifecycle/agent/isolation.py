@@ -107,6 +107,8 @@ def plan(uid: int, writable: Iterable[Path], read_only: Iterable[Path]) -> list[
     covered: set[Path] = set()
     bound: set[Path] = set()
     for path in sorted(wanted, key=lambda each: len(each.parts)):
+        if wanted[path] and _closed(path, uid):
+            continue  # shown or not, it stays closed; and what lies below it would be as well
         above = list(reversed(path.parents))
         known = max((i for i, each in enumerate(above) if each in covered | bound), default=-1)
         if known < 0 or above[known] in bound:  # below that, directories are the real ones
@@ -120,23 +122,29 @@ def plan(uid: int, writable: Iterable[Path], read_only: Iterable[Path]) -> list[
     return steps
 
 
-def _closed(directory: Path, uid: int) -> bool:
+def _closed(path: Path, uid: int) -> bool:
+    """A directory that `uid` may not pass through."""
     try:
-        found = directory.stat()
+        found = path.stat()
     except OSError:
         return False  # what is not there is somebody else's error to report
+    if not stat.S_ISDIR(found.st_mode):
+        return False
     if found.st_uid == uid:
         return not found.st_mode & stat.S_IXUSR
     return not found.st_mode & (stat.S_IXGRP if found.st_gid == uid else stat.S_IXOTH)
 
 
 def installations(programs: Iterable[Path]) -> set[Path]:
-    """Directories that these programs and our own Python need, by every name they are reached by."""
+    """What these programs and our own Python need, by every name it is reached by.
+
+    The program itself as well: from a closed directory only that is shown.
+    """
     found = {Path(sys.prefix), Path(sys.base_prefix)}
     for program in programs:
         for hop in [*_hops(program), *_interpreter(program)]:
-            found.add(_installation(hop))
-    return {path for path in found | {each.resolve() for each in found} if path.is_dir()}
+            found |= {hop, _installation(hop)}
+    return {path for path in found | {each.resolve() for each in found} if path.exists()}
 
 
 def _hops(program: Path) -> list[Path]:

@@ -101,8 +101,9 @@ class LocalWorkspace:
                 await self._end(grace)
             except StillRunning as error:
                 raise Refused(500, "still_running", str(error), "restart the machine") from error
-            self._show(status="stopped", step="", port=0, error_code="", error="")
-            then()
+            if self.saved.epoch == epoch:  # a newer boot may have begun during the grace
+                self._show(status="stopped", step="", port=0, error_code="", error="")
+                then()
 
     async def snapshot(self, spec: SnapshotSpec) -> Manifest:
         """Of a stopped workspace; of a running one as good as it goes. Raises Refused."""

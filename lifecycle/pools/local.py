@@ -211,5 +211,7 @@ def _lock_holder(path: Path) -> int:
                 text = file.read().strip()
                 return int(text) if text.isdecimal() else -1
             return 0
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
+    except OSError as error:
+        raise PoolError(f"cannot tell whether an agent runs there: {error}") from error
