@@ -35,6 +35,7 @@ from gateway.proxy import HttpProxy
 from gateway.relay import refuse
 from gateway.routes import Routes
 from gateway.settings import Settings
+from gateway.shared import put_back
 from gateway.workspace import WorkspaceApp
 from lifecycle.actions import Actions, NotNow, Plan
 from lifecycle.agent.contract import Manifest
@@ -59,6 +60,7 @@ Report = Callable[[str, str, str], None]
 HOME_CODE_TTL = 600.0  # seconds; only for the code that serve prints on the terminal
 REDIS_AWAY_MAX = 10.0  # seconds without a flush after which this gateway asks for no more traffic
 MACHINE_LEAD = 2.0  # seconds a local machine takes to be ready
+PUT_BACK = 10.0  # seconds until a Redis that lost its data holds again what gateways share
 PORTS_FRESH = 3.0  # seconds a machine's word on a workspace's ports is believed
 LOG_LINES = 60
 
@@ -161,6 +163,7 @@ class Application:
         self._spawn(self._news.run())
         self._spawn(self._heartbeats.run())
         self._spawn(every(INTERVAL, self._gauges.refresh))
+        self._spawn(every(PUT_BACK, self._put_back))
         if self._settings.lifecycle == "on":
             self._spawn(self._lease.run(self._loops.lead))
         self._report("✓", "Pool", await self._pool_line())
@@ -169,6 +172,9 @@ class Application:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _put_back(self) -> None:
+        await put_back(self._redis, self._keys.signing_key, self._settings.data_dir)
 
     async def _pool_line(self) -> str:
         machines = await self._fleet.machines()

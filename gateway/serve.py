@@ -1,17 +1,18 @@
 """`ide-gateway serve`, step by step. The port is bound before anything has a side effect that lasts.
 
-settings → data directory, its lock → listening socket → Redis → API key → signing key → gateway process(es)
+settings → data directory, its lock → listening socket → Redis → API key → signing key → the machines'
+directory → gateway process(es)
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import redis
 import structlog
 
 from gateway import __version__, ground
@@ -21,13 +22,11 @@ from gateway.logs import configure
 from gateway.private import secret_in, write_private
 from gateway.process import Boot, run
 from gateway.settings import Settings
-from gateway.sources import Loaded, without_credentials
+from gateway.shared import shared_directory, shared_signing_key
+from gateway.sources import Loaded, is_set, without_credentials
 from gateway.terminal import DONE, report, say, warn
 from gateway.valkey import Embedded, start
 from gateway.workers import supervise
-
-SIGNING_KEY = "gateway:signing-key"
-"""In Redis: gateways on one Redis accept each other's cookies and tokens."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,15 +43,19 @@ def serve(loaded: Loaded) -> int:
         sock, loaded = _take_ground(loaded, stack)
         data_dir = loaded.settings.data_dir
         redis_url, look_after = _redis(loaded, stack)
+        directory = shared_directory(redis_url, data_dir, embedded=look_after is not None)
+        if directory != data_dir.absolute():
+            say(f"          machines: in {directory}, as for every gateway on this Redis")
         boot = Boot(
-            settings=_absolute(loaded),
+            settings=_settled(loaded, directory),
             redis_url=redis_url,
             api_key=loaded.settings.api_key or secret_in(data_dir / "api-key"),
             signing_key=shared_signing_key(redis_url, data_dir / "signing-key"),
         )
         url_file = data_dir / "url"  # where `ide-gateway ls` looks
-        write_private(url_file, loaded.settings.public_url + "\n")
-        stack.callback(url_file.unlink, missing_ok=True)
+        url = loaded.settings.public_url + "\n"
+        write_private(url_file, url)
+        stack.callback(_withdraw, url_file, url)
         _add_to_path(bin_dir())
         code = _run(boot, sock, look_after)
         if look_after:
@@ -103,26 +106,20 @@ def _run(boot: Boot, sock: socket.socket, look_after: Callable[[], None] | None)
     return run(boot, sock, report, lambda url: announce(boot.settings, url), say, look_after)
 
 
-def shared_signing_key(redis_url: str, path: Path) -> str:
-    """The key in Redis wins; one that Redis has lost is put back from the file."""
-    ours = secret_in(path)
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        client.set(SIGNING_KEY, ours, nx=True)
-        shared = str(client.get(SIGNING_KEY))
-    if shared != ours:
-        write_private(path, shared + "\n")
-    return shared
-
-
-def _absolute(loaded: Loaded) -> Settings:
-    """Paths that stay right in other processes, whatever their working directory."""
+def _settled(loaded: Loaded, directory: Path) -> Settings:
+    """With paths that stay right in other processes, whatever their working directory; data_dir is where
+    the machines are."""
     settings = loaded.settings
-    return settings.model_copy(
-        update={
-            "data_dir": settings.data_dir.absolute(),
-            "snapshots": str(Path(settings.snapshots).absolute()),
-        }
-    )
+    given = is_set(loaded.sources["snapshots"])
+    snapshots = Path(settings.snapshots).absolute() if given else directory / "snapshots"
+    return settings.model_copy(update={"data_dir": directory, "snapshots": str(snapshots)})
+
+
+def _withdraw(url_file: Path, url: str) -> None:
+    """Unless another gateway on this directory has written its own since."""
+    with contextlib.suppress(OSError):
+        if url_file.read_text() == url:
+            url_file.unlink()
 
 
 def _add_to_path(directory: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from gateway.announce import ide
-from gateway.serve import SIGNING_KEY, shared_signing_key
+from gateway.shared import SIGNING_KEY, shared_signing_key
 from gateway.workers import pause
 
 DEADLINE = 20.0

@@ -1,0 +1,67 @@
+"""What all gateways on one Redis have in common, kept there by whoever came first: the key that signs
+cookies and tokens, and the directory with the local pool's machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import redis
+from redis.asyncio import Redis
+
+from gateway.exits import ConfigurationError
+from gateway.private import secret_in, write_private
+from lifecycle.stores.connection import asked
+
+SIGNING_KEY = "gateway:signing-key"
+"""In Redis: gateways on one Redis accept each other's cookies and tokens."""
+
+POOL_DIRECTORY = "pool:directory"
+"""In Redis: "id path" of the data directory that holds the local pool's machines."""
+
+_ID = "pool-id"
+"""File in that directory with the id, so that one of that name on another host is not taken for it."""
+
+
+def shared_signing_key(redis_url: str, path: Path) -> str:
+    """The key in Redis wins; one that Redis has lost is put back from the file."""
+    ours = secret_in(path)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.set(SIGNING_KEY, ours, nx=True)
+        shared = str(client.get(SIGNING_KEY))
+    if shared != ours:
+        write_private(path, shared + "\n")
+    return shared
+
+
+def shared_directory(redis_url: str, data_dir: Path, *, embedded: bool) -> Path:
+    """The data directory with the local pool's machines and, by default, the snapshots: that of the first
+    gateway on this Redis. So whoever leads sees every machine, whoever launched it; to a pool of another
+    directory those of a killed gateway would look gone. Raises ConfigurationError."""
+    ours, here = secret_in(data_dir / _ID), data_dir.absolute()
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        # The embedded Redis lies in that directory itself, wherever it was moved to.
+        client.set(POOL_DIRECTORY, f"{ours} {here}", nx=not embedded)
+        known, _, path = str(client.get(POOL_DIRECTORY)).partition(" ")
+        if _id_in(Path(path)) == known:
+            return Path(path)
+        if known == ours:  # it was moved
+            client.set(POOL_DIRECTORY, f"{ours} {here}")
+            return here
+    raise ConfigurationError(
+        f"this Redis's machines are in {path}, which is not on this host or cannot be read",
+        "local machines serve the gateways of one host: start this one there, or give it another"
+        f" Redis; if that directory is gone for good: redis-cli DEL {POOL_DIRECTORY}",
+    )
+
+
+async def put_back(client: Redis, signing_key: str, directory: Path) -> None:
+    """After Redis has lost its data: who starts next is to share both with those that run."""
+    await asked(client.set(SIGNING_KEY, signing_key, nx=True))
+    await asked(client.set(POOL_DIRECTORY, f"{_id_in(directory)} {directory}", nx=True))
+
+
+def _id_in(directory: Path) -> str:
+    try:
+        return (directory / _ID).read_text().strip()
+    except OSError:
+        return ""
