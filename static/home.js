@@ -187,7 +187,7 @@ function refuse(text) {
 
 async function create(event) {
   event.preventDefault();
-  const go = part("create-go");
+  const go = part("new");
   if (go.getAttribute("aria-disabled") === "true") return;
   go.setAttribute("aria-disabled", "true");
   refuse("");
@@ -207,12 +207,7 @@ async function create(event) {
   }
 }
 
-part("new").addEventListener("click", () => {
-  refuse("");
-  part("name").value = "";
-  part("create").showModal();
-});
-part("create").querySelector("form").addEventListener("submit", create);
+part("create").addEventListener("submit", create);
 for (const button of document.querySelectorAll("[data-close]")) {
   button.addEventListener("click", () => button.closest("dialog").close(""));
 }
