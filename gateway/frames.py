@@ -139,6 +139,11 @@ class PongFilter:
         passed.append(rest)
         return b"".join(passed)
 
+    def release(self) -> bytes:
+        """What is held back and was not scanned: the start of a frame that looks like our pong."""
+        held, self._held = self._held, b""
+        return held
+
     def _may_be_ours(self, start: bytes) -> bool:
         """Could a frame that starts like this be our pong? Certain when `start` is a whole frame."""
         if start[0] != _FIN | _PONG:
@@ -162,8 +167,12 @@ def close_code(start: bytes) -> int | None:
 
 
 def close_frame(code: int, reason: str = "", *, mask: bytes = b"") -> bytes:
-    """A Close frame. `reason`: at most 123 bytes of UTF-8. `mask`: a key, for what a client sends."""
-    return _control_frame(_CLOSE, code.to_bytes(2, "big") + reason.encode(), mask)
+    """A Close frame; for NO_STATUS an empty one. `reason`: at most 123 bytes of UTF-8.
+
+    `mask`: a key of four bytes, for what a client sends.
+    """
+    payload = b"" if code == NO_STATUS else code.to_bytes(2, "big") + reason.encode()
+    return _control_frame(_CLOSE, payload, mask)
 
 
 def ping_frame(payload: bytes, *, mask: bytes = b"") -> bytes:

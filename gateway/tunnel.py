@@ -1,0 +1,422 @@
+"""A session after its hand-over: bytes copied both ways, and how it comes to its end.
+
+While it lives a session is two protocols on two transports and nothing else: no task, no timer.
+It ends in one of four ways, each bounded in time by the session's one timer:
+
+    a Close frame passes      the other side has CLOSING_TIMEOUT to answer it, then both are cut
+    the gateway ends it       a frame under way is finished first (BOUNDARY_TIMEOUT), then the
+                              gateway's Close goes out and its echo is awaited (ECHO_TIMEOUT)
+    the workspace breaks off  the client gets UPSTREAM_LOST in the same way, or is cut off if
+                              that would land in the middle of a frame
+    the client breaks off     what it sent is flushed to the workspace (CLOSING_TIMEOUT)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from gateway import closing
+from gateway.frames import FrameScanner, PongFilter, close_frame, ping_frame
+
+HIGH_WATER = 65536
+"""Bytes waiting to be written to one side above which the other side is not read."""
+
+CLOSING_TIMEOUT = 10.0
+BOUNDARY_TIMEOUT = 5.0
+ECHO_TIMEOUT = 2.0
+
+CLIENT_LOST = 1006
+"""What a session's end is called when its client went away without a Close frame."""
+
+PING_PAYLOAD = secrets.token_bytes(8)
+"""Tells the gateway's own pings from those of workspaces, which cannot know it."""
+
+_PING = ping_frame(PING_PAYLOAD)
+
+
+class Session:
+    """One client connection of a workspace. Small: there are thousands of them, mostly idle."""
+
+    __slots__ = (
+        "_client",
+        "_connections",
+        "_farewell",
+        "_loop",
+        "_on_end",
+        "_pong",
+        "_requested",
+        "_timer",
+        "_upstream",
+        "code",
+        "down",
+        "epoch",
+        "id",
+        "opened_at",
+        "pinged_at",
+        "up",
+        "user",
+        "workspace",
+    )
+
+    _loop: asyncio.AbstractEventLoop
+    _on_end: Callable[[Session, int], None]
+    _connections: set[Any]
+
+    def __init__(self, *, workspace: str, user: str, id: str, epoch: int) -> None:
+        self.workspace = workspace
+        self.user = user
+        self.id = id
+        self.epoch = epoch
+        self.opened_at = 0.0
+        """Loop time of the hand-over."""
+        self.pinged_at = 0.0
+        """When the gateway's ping that is still unanswered was asked for; 0 if there is none."""
+        self.code = 0
+        """The close code it ends with; 0 while it is open."""
+        self.up = FrameScanner()
+        self.down = FrameScanner()
+        self._client: ClientSide | None = None
+        self._upstream: UpstreamSide | None = None
+        self._farewell: Farewell | None = None
+        self._pong: PongFilter | None = None
+        self._requested: closing.Close | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def data_frames_up(self) -> int:
+        """Client data frames so far: activity."""
+        return self.up.data_frames
+
+    @property
+    def frames_up(self) -> int:
+        """All client frames so far, answers to the gateway's pings among them: heartbeats."""
+        return self.up.data_frames + self.up.control_frames
+
+    @property
+    def bytes_up(self) -> int:
+        return self.up.bytes
+
+    @property
+    def bytes_down(self) -> int:
+        return self.down.bytes
+
+    def start(
+        self,
+        client: asyncio.Transport,
+        upstream: asyncio.Transport,
+        connections: set[Any],
+        on_end: Callable[[Session, int], None],
+        *,
+        early_up: bytes,
+        early_down: bytes,
+    ) -> None:
+        """Take both transports over. `connections`: uvicorn's, told when it shuts down.
+
+        `on_end(session, code)` is called once, when the client's connection is gone.
+        `early_up`, `early_down`: what was read from client and workspace already.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._on_end = on_end
+        self._connections = connections
+        self.opened_at = self._loop.time()
+        self._client = ClientSide(self, self.up, client, upstream)
+        self._upstream = UpstreamSide(self, self.down, upstream, client)
+        connections.add(self)
+        for side in (self._client, self._upstream):
+            side.transport.set_protocol(side)
+            if not side.transport.is_closing():  # uvloop raises on one that is closed
+                side.transport.set_write_buffer_limits(high=HIGH_WATER)
+                side.transport.resume_reading()
+        if early_down:
+            self._upstream.data_received(early_down)
+        if early_up:
+            self._client.data_received(early_up)
+        # The end of a transport that broke off earlier was told to the protocol before ours.
+        if client.is_closing():
+            self._loop.call_soon(self.client_lost)
+        elif upstream.is_closing():
+            self._loop.call_soon(self.upstream_lost)
+        if self._requested is not None:
+            self.end(self._requested)
+
+    def end(self, close: closing.Close) -> None:
+        """End it with `close` between two frames. Without effect on one that is ending already.
+
+        Before the hand-over: it ends right after it.
+        """
+        if self._client is None:
+            self._requested = close
+        elif not self.code:
+            self._say_farewell(close.code, close.reason)
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when it shuts down; it then waits until both sides are gone."""
+        self.end(closing.RESTARTING)
+
+    def ping(self, now: float) -> None:
+        """Ask the client for a sign of life, between this frame to it and the next.
+
+        Its pong counts in `frames_up` and is not passed on. While one ping is unanswered no other
+        is sent: TCP sees to it that it arrives, or that the connection ends.
+        """
+        if self._client is None or self._upstream is None or self.code or self.pinged_at:
+            return
+        self.pinged_at = now
+        self._upstream.divert = self._ping_at_boundary
+        self._ping_at_boundary(b"")
+
+    def close_passed(self, scanner: FrameScanner) -> None:
+        """A Close frame went through `scanner`; with one in each direction it is all said."""
+        if not self.code:
+            self.code = scanner.close_code
+            self.arm(CLOSING_TIMEOUT)
+        up, down = self.up, self.down
+        if up.close_code and down.close_code and up.at_boundary and down.at_boundary:
+            self.close_both()
+
+    def client_lost(self) -> None:
+        client, upstream = self._client, self._upstream
+        if client is None:
+            return
+        self._client = client.divert = None  # no cycle is left for the collector
+        self.code = self.code or CLIENT_LOST
+        if upstream is None:
+            self._over()
+        else:
+            upstream.divert = _discard
+            between = self._farewell is None and self.up.at_boundary and not self.up.close_code
+            self.leave_upstream(say_going=between)
+            self.arm(CLOSING_TIMEOUT)
+        self._on_end(self, self.code)
+
+    def upstream_lost(self) -> None:
+        if self._upstream is None:
+            return
+        self._upstream.divert = None
+        self._upstream = None
+        if self._client is None:
+            self._over()
+        elif self._farewell is not None:
+            self._farewell.upstream_lost()
+        elif self.code:
+            # It went away over a Close frame; what it owes the client is the same code back.
+            self._say_farewell(self.code, "")
+        else:
+            self._say_farewell(closing.UPSTREAM_LOST.code, closing.UPSTREAM_LOST.reason)
+
+    def leave_upstream(self, *, say_going: bool) -> None:
+        """Close the workspace's side after what waits to be written to it."""
+        if self._upstream is None or self._upstream.transport.is_closing():
+            return
+        if say_going:
+            going = close_frame(closing.GOING_AWAY.code, mask=secrets.token_bytes(4))
+            self._upstream.transport.write(going)
+        self._upstream.transport.close()
+
+    def close_both(self) -> None:
+        """Close both sides after what waits to be written to them; the timer sees to the end."""
+        for side in (self._client, self._upstream):
+            if side is not None:
+                side.transport.close()
+
+    def _say_farewell(self, code: int, reason: str) -> None:
+        assert self._client is not None
+        self.code = code
+        self.arm(BOUNDARY_TIMEOUT)
+        held = self._pong.release() if self._pong is not None else b""
+        self._farewell = Farewell(self, self._client, self._upstream, close_frame(code, reason))
+        self._farewell.start(held)
+
+    def _ping_at_boundary(self, data: bytes) -> None:
+        """Stands in for UpstreamSide.data_received until our ping has gone out."""
+        assert self._client is not None
+        assert self._upstream is not None
+        if not self.down.at_boundary:
+            taken = self.down.feed_frame(data)
+            self._client.transport.write(data[:taken])
+            data = data[taken:]
+        if self.down.close_code:
+            self._upstream.divert = None
+            self.close_passed(self.down)
+        elif self.down.at_boundary:
+            self._upstream.divert = None
+            self._pong = PongFilter(self.up, PING_PAYLOAD)
+            self._client.divert = self._await_pong
+            self._client.transport.write(_PING)
+        if data and self._upstream is not None:
+            self._upstream.data_received(data)
+
+    def _await_pong(self, data: bytes) -> None:
+        """Stands in for ClientSide.data_received until our ping is answered."""
+        assert self._client is not None
+        assert self._pong is not None
+        passed = self._pong.feed(data)
+        if passed:
+            self._client.other.write(passed)
+        if self._pong.found:
+            self._pong = None
+            self.pinged_at = 0.0
+            self._client.divert = None
+        if self.up.close_code:
+            self.close_passed(self.up)
+
+    def arm(self, delay: float) -> None:
+        """Within `delay` seconds both sides are gone, unless it is armed again."""
+        self.disarm()
+        self._timer = self._loop.call_later(delay, self.cut)
+
+    def _over(self) -> None:
+        """Both sides are gone, and what was written to them before is with the kernel."""
+        self.disarm()
+        self._farewell = None
+        self._connections.discard(self)
+
+    def disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def cut(self) -> None:
+        for side in (self._client, self._upstream):
+            if side is not None:
+                side.transport.abort()
+
+
+class Side(asyncio.Protocol):
+    """One of a session's two connections: what comes in here goes out on the `other` transport."""
+
+    __slots__ = ("divert", "other", "scanner", "session", "transport")
+
+    def __init__(
+        self,
+        session: Session,
+        scanner: FrameScanner,
+        transport: asyncio.Transport,
+        other: asyncio.Transport,
+    ) -> None:
+        self.session = session
+        self.scanner = scanner
+        self.transport = transport
+        self.other = other
+        self.divert: Callable[[bytes], None] | None = None
+        """Takes what comes in while it is not to be copied as it is."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.divert is not None:
+            self.divert(data)
+            return
+        close_code = self.scanner.feed(data)
+        self.other.write(data)
+        if close_code:
+            self.session.close_passed(self.scanner)
+
+    # Called when more than HIGH_WATER waits to be written here, and when it is down to a quarter.
+
+    def pause_writing(self) -> None:
+        self.other.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.other.resume_reading()
+
+
+class ClientSide(Side):
+    __slots__ = ()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.session.client_lost()
+
+
+class UpstreamSide(Side):
+    __slots__ = ()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.session.upstream_lost()
+
+
+class Farewell:
+    """A session that the gateway ends: both directions finish the frame under way, then Close."""
+
+    __slots__ = (
+        "_client",
+        "_down_done",
+        "_frame",
+        "_session",
+        "_up_closed",
+        "_up_done",
+        "_upstream",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        client: ClientSide,
+        upstream: UpstreamSide | None,
+        frame: bytes,
+    ) -> None:
+        self._session = session
+        self._client = client
+        self._upstream = upstream
+        self._frame = frame
+        self._down_done = False  # the client has its Close
+        self._up_done = False  # nothing more is passed on to the workspace
+        self._up_closed = False  # the last that was passed on to it is the client's own Close
+
+    def start(self, held: bytes) -> None:
+        """`held`: from the client, neither scanned nor passed on."""
+        self._client.divert = self.up
+        if self._upstream is not None:
+            self._upstream.divert = self.down
+        self.down(b"")
+        self.up(held)
+
+    def down(self, data: bytes) -> None:
+        if self._down_done:
+            return
+        scanner = self._session.down
+        if not scanner.at_boundary:
+            taken = scanner.feed_frame(data)
+            self._client.transport.write(data[:taken])
+        if scanner.at_boundary:
+            self._down_done = True
+            if not scanner.close_code:
+                self._client.transport.write(self._frame)
+            self._session.arm(ECHO_TIMEOUT)
+            self._proceed()
+        elif self._upstream is None:
+            self._session.cut()
+
+    def up(self, data: bytes) -> None:
+        scanner = self._session.up
+        if not self._up_done:
+            if not scanner.at_boundary and self._upstream is not None:
+                taken = scanner.feed_frame(data)
+                self._upstream.transport.write(data[:taken])
+                data = data[taken:]
+            if scanner.at_boundary or self._upstream is None:
+                self._up_done = True
+                self._up_closed = bool(scanner.close_code)
+                # The workspace may have been too slow for it; from here on nothing is passed on.
+                self._client.transport.resume_reading()
+        scanner.feed(data)
+        self._proceed()
+
+    def upstream_lost(self) -> None:
+        self._upstream = None
+        if self._down_done:
+            self.up(b"")
+        else:
+            self._session.cut()
+
+    def _proceed(self) -> None:
+        if not (self._down_done and self._up_done):
+            return
+        self._session.leave_upstream(say_going=not self._up_closed)
+        if self._session.up.close_code and self._session.up.at_boundary:
+            self._client.transport.close()
+
+
+def _discard(data: bytes) -> None:
+    """The end has begun; nobody is left to pass this on to."""
