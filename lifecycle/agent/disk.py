@@ -10,12 +10,15 @@ DIR/trash/                                  being removed
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import uuid
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger("lifecycle.agent")
 
 MAX_EPOCHS = 10_000  # above it the oldest are forgotten
 
@@ -147,4 +150,7 @@ class Epochs:
         self._newest[workspace_id] = epoch
         while len(self._newest) > MAX_EPOCHS:
             del self._newest[next(iter(self._newest))]
-        write_json(self._path, self._newest)
+        try:
+            write_json(self._path, self._newest)
+        except OSError as error:  # a full disk must not keep files from being removed
+            log.error("%s is not up to date: %s", self._path, error)

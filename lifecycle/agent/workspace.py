@@ -91,9 +91,9 @@ class LocalWorkspace:
         if epoch < self.saved.epoch:
             raise stale_epoch(self.where.id, epoch, self.saved.epoch)
         status = "stopping" if self.saved.status in OCCUPYING else self.saved.status
-        self._promise(epoch=epoch, status=status)
-        life, self._life = self._life, None
-        await _cancelled(life)
+        if (epoch, status) != (self.saved.epoch, self.saved.status):
+            self._show(epoch=epoch, status=status)  # a full disk must not keep it running
+        await _cancelled(self._life)
         async with self._lock:
             if self.saved.epoch != epoch or self.removed:
                 return
@@ -196,8 +196,6 @@ class LocalWorkspace:
     def _promise(self, **changes: Any) -> None:
         """Change what is shown, but only if the disk has it first. Raises Refused("disk_full")."""
         saved = replace(self.saved, **changes)
-        if saved == self.saved:
-            return
         try:
             self.where.save(saved)
         except OSError as error:
@@ -239,14 +237,23 @@ def load(where: WorkspaceDir) -> Saved:
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
-        await asyncio.wait({task})
+        await _over(task)
 
 
 async def _unbroken(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """In a thread, and to its end even if cancelled: nothing else may touch the files meanwhile."""
     task = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
+    await _over(task)
+    return task.result()
+
+
+async def _over(task: asyncio.Task[Any]) -> None:
+    """Wait for its end, however often we are cancelled meanwhile; then be cancelled."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError

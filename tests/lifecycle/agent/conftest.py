@@ -54,6 +54,7 @@ class LiveAgent:
     directory: Path
     until: Callable[..., Any]
     agents: Agents
+    options: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
     machine: Machine = field(
         default_factory=lambda: Machine("m-1", "test", MachineStatus.READY, 0, slots=2, token=TOKEN)
@@ -66,7 +67,8 @@ class LiveAgent:
         prefix: Sequence[str] = (),
     ) -> None:
         argv = [*prefix, sys.executable, "-m", "lifecycle.agent", "--machine", "m-1"]
-        argv += ["--dir", str(self.directory), "--slots", "2", "--stop-grace", "3", *options]
+        argv += ["--dir", str(self.directory), "--slots", "2", "--stop-grace", "3"]
+        argv += [*self.options, *options]
         environment = os.environ | {"IDE_GATEWAY_AGENT_TOKEN": TOKEN} | (environment or {})
         self.directory.mkdir(exist_ok=True)
         with (self.directory / "agent.log").open("ab") as log:
@@ -169,6 +171,14 @@ async def live(tmp_path: Path, until: Callable[..., Any]) -> AsyncIterator[LiveA
 
 @pytest.fixture
 async def agent(live: LiveAgent) -> LiveAgent:
+    await live.launch()
+    return live
+
+
+@pytest.fixture(params=["auto", "shared"])
+async def each_agent(live: LiveAgent, request: pytest.FixtureRequest) -> LiveAgent:
+    """Twice: with a user for each workspace where that is possible, and without."""
+    live.options = ["--workspace-user", request.param]
     await live.launch()
     return live
 

@@ -28,7 +28,7 @@ def write(name, text):
 def read(path):
     try:
         with open(path, "rb") as file:
-            return file.read(1000).decode(errors="replace")
+            return file.read(100_000).decode(errors="replace")
     except OSError as error:
         return "refused: " + error.strerror
 

@@ -41,6 +41,12 @@ def test_epochs_only_grow_and_are_bounded(tmp_path: Path, monkeypatch) -> None:
     assert [again.newest(name) for name in "abc"] == [0, 1, 1]
 
 
+def test_a_full_disk_keeps_epochs_in_memory(tmp_path: Path) -> None:
+    epochs = Epochs(tmp_path / "no such directory" / "epochs.json")
+    epochs.remember("a", 5)
+    assert epochs.newest("a") == 5
+
+
 def test_output_is_capped_and_goes_on(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(output, "CAP", 10)
     log = tmp_path / "ide.log"

@@ -103,7 +103,8 @@ async def test_a_stranger_on_the_port_never_gets_the_secret(agent, runs, secret)
     assert not any(secret.encode() in heard for heard in got)
 
 
-async def test_a_killed_ide_is_reported_at_once(agent) -> None:
+async def test_a_killed_ide_is_reported_at_once(each_agent) -> None:
+    agent = each_agent
     running = await agent.start()
     job = await agent.ask("demo", "spawn", detached="yes")
     began = time.monotonic()
@@ -117,7 +118,8 @@ async def test_a_killed_ide_is_reported_at_once(agent) -> None:
     assert (await agent.start(epoch=2)).status == "running"
 
 
-async def test_jobs_in_other_sessions_end_with_the_stop(agent) -> None:
+async def test_jobs_in_other_sessions_end_with_the_stop(each_agent) -> None:
+    agent = each_agent
     await agent.start()
     jobs = [
         await agent.ask("demo", "spawn", detached="yes"),

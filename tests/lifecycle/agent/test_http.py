@@ -34,8 +34,9 @@ async def call(agent) -> AsyncIterator[Any]:
         {"Authorization": "token-of-the-machine"},
         {"Authorization": "Basic token-of-the-machine"},
         [("Authorization", "Bearer wrong"), ("Authorization", "Bearer token-of-the-machine")],
+        [("Authorization", "Bearer token-of-the-machine"), ("Authorization", "Bearer wrong")],
     ],
-    ids=["none", "wrong", "bare", "basic", "two"],
+    ids=["none", "wrong", "bare", "basic", "two", "two more"],
 )
 @pytest.mark.parametrize(
     ("method", "path"),

@@ -66,6 +66,8 @@ async def test_each_workspace_is_a_user_of_its_own(agent) -> None:
     assert one[0] == one[1] >= 200_000
     assert one[0] != two[0]
     assert one[2:] == [[], "one", "0o77"]
+    account = f"one:x:{one[0]}:{one[0]}::{agent.home('one')}:"  # ssh refuses to run without
+    assert account in await agent.ask("one", "read", path="/etc/passwd")
 
     await agent.ask("one", "write", name="private.txt", text="of one")
     private = str(agent.home("one") / "private.txt")

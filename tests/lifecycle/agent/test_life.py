@@ -172,3 +172,29 @@ async def test_ports_and_log(agent, secret) -> None:
     for call in (agent.agents.ports, agent.agents.log):
         with pytest.raises(AgentRefused, match="ghost is not on machine m-1"):
             await call(agent.machine, "ghost")
+
+
+async def test_two_removals_and_a_start_at_once(agent, make_spec) -> None:
+    await agent.start("demo", 1)
+    await agent.ask("demo", "stubborn")
+    removals = [
+        asyncio.create_task(agent.agents.remove(agent.machine, "demo", 1)) for _ in range(2)
+    ]
+    await asyncio.gather(*removals)
+    assert not agent.home().exists()
+    assert (await agent.start("demo", 2)).status == "running"
+    assert agent.home().is_dir()
+
+
+async def test_a_start_overtakes_a_removal(agent, make_spec) -> None:
+    await agent.start("demo", 1)
+    await agent.ask("demo", "write", name="notes.txt", text="kept")
+    await agent.ask("demo", "stubborn")
+    removal = asyncio.create_task(agent.agents.remove(agent.machine, "demo", 1))
+    await agent.reaches("demo", "stopping")
+    await agent.agents.start(agent.machine, "demo", make_spec(2))
+    with pytest.raises(AgentRefused) as refused:
+        await removal
+    assert refused.value.code == "stale_epoch"
+    assert (await agent.settled()).status == "running"
+    assert await agent.ask("demo", "read", path=str(agent.home() / "notes.txt")) == "kept"

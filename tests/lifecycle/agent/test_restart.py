@@ -14,7 +14,8 @@ from lifecycle.agent.processes import started_at
 from lifecycle.agents import AgentRefused
 
 
-async def test_a_killed_agent_takes_its_ides_along_and_remembers(agent, make_spec) -> None:
+async def test_a_killed_agent_takes_its_ides_along_and_remembers(each_agent, make_spec) -> None:
+    agent = each_agent
     running = await agent.start("demo", 4)
     await agent.ask("demo", "write", name="notes.txt", text="kept")
     job = await agent.ask("demo", "spawn", detached="yes")
@@ -47,7 +48,8 @@ async def test_versions_grow_over_restarts(agent) -> None:
 
 
 @pytest.mark.parametrize("by", ["signal", "call"])
-async def test_an_orderly_end_stops_everything(agent, by: str) -> None:
+async def test_an_orderly_end_stops_everything(each_agent, by: str) -> None:
+    agent = each_agent
     running = await agent.start("demo", 1)
     job = await agent.ask("demo", "spawn", detached="yes")
     if by == "call":
