@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
-from tests.e2e.harness import Client, Gateway
+from tests.e2e.harness import Client, Gateway, Server
 
 Start = Callable[..., Any]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A Valkey for several gateways. Ask for it before `serve`: it has to outlive them."""
+    # The temporary directories of pytest are too long for a socket's path.
+    with tempfile.TemporaryDirectory(prefix="valkey-") as directory:
+        server = Server(Path(directory))
+        server.start()
+        yield server
+        server.thaw()
+        server.kill()
+
+
+@pytest.fixture
+async def state(server: Server) -> AsyncIterator[Redis]:
+    """What redis-cli would show of it."""
+    async with Redis.from_url(server.url, decode_responses=True) as client:
+        yield client
 
 
 @pytest.fixture

