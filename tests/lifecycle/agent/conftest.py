@@ -17,6 +17,7 @@ import aiohttp
 import psutil
 import pytest
 
+from lifecycle.agent import uids
 from lifecycle.agent.contract import StartSpec, WorkspaceReport
 from lifecycle.agent.processes import end, started_at
 from lifecycle.agent.workspace import WorkspaceDir, load, owner_of
@@ -107,7 +108,9 @@ class LiveAgent:
                 self.kill()
         for state in (self.directory / "workspaces").glob("*/state.json"):
             where = WorkspaceDir(self.directory, state.parent.name)
-            await end(owner_of(where, load(where)), 0)
+            saved = load(where)
+            await end(owner_of(where, saved), 0)
+            uids.release(where.path, saved.uid)
 
     async def start(self, workspace: str = "demo", epoch: int = 1, **changes: Any) -> Any:
         """Start it and wait until it runs or has failed."""
