@@ -409,12 +409,12 @@ class Application:
         known = self._ports_known.get(key)
         if known is not None and now < known[0]:
             return known[1]
-        machine = await self._fleet.machine(workspace.machine_id)
         try:
+            machine = await self._fleet.machine(workspace.machine_id)
             ports = frozenset(await self._agents.ports(machine, workspace.id) if machine else ())
-        except AgentError as error:
+        except (AgentError, StoreError) as error:
             log.warning("ports.unknown", workspace=workspace.id, why=str(error))
-            return frozenset()
+            return known[1] if known is not None else frozenset()
         if len(self._ports_known) > 1000:
             self._ports_known.clear()
         self._ports_known[key] = (now + PORTS_FRESH, ports)

@@ -43,6 +43,8 @@ class Routes:
         except StoreUnavailable:
             if known is None:
                 raise
+            # The next one does not wait for Redis again. What changes meanwhile is told when it is back.
+            self._known[workspace_id] = (known[0], asyncio.get_running_loop().time() + FRESH)
             return known[0]
         if record is None or record.status is not WorkspaceStatus.RUNNING:
             self._known.pop(workspace_id, None)
