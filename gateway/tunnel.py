@@ -5,7 +5,7 @@ It ends in one of four ways, each bounded in time by the session's one timer:
 
     a Close frame passes      the other side has CLOSING_TIMEOUT to answer it, then both are cut
     the gateway ends it       a frame under way is finished first (BOUNDARY_TIMEOUT), then the
-                              gateway's Close goes out and its echo is awaited (ECHO_TIMEOUT)
+                              gateway's Close goes out and its echo is awaited (farewell.py)
     the workspace breaks off  the client gets UPSTREAM_LOST in the same way, or is cut off if
                               that would land in the middle of a frame
     the client breaks off     what it sent is flushed to the workspace (CLOSING_TIMEOUT)
@@ -19,14 +19,15 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import closing
+from gateway.farewell import Farewell
 from gateway.frames import FrameScanner, PongFilter, close_frame, ping_frame
+from gateway.sides import ClientSide, UpstreamSide
 
 HIGH_WATER = 65536
 """Bytes waiting to be written to one side above which the other side is not read."""
 
 CLOSING_TIMEOUT = 10.0
 BOUNDARY_TIMEOUT = 5.0
-ECHO_TIMEOUT = 2.0
 
 CLIENT_LOST = 1006
 """What a session's end is called when its client went away without a Close frame."""
@@ -283,139 +284,6 @@ class Session:
         for side in (self._client, self._upstream):
             if side is not None:
                 side.transport.abort()
-
-
-class Side(asyncio.Protocol):
-    """One of a session's two connections: what comes in here goes out on the `other` transport."""
-
-    __slots__ = ("divert", "other", "scanner", "session", "transport")
-
-    def __init__(
-        self,
-        session: Session,
-        scanner: FrameScanner,
-        transport: asyncio.Transport,
-        other: asyncio.Transport,
-    ) -> None:
-        self.session = session
-        self.scanner = scanner
-        self.transport = transport
-        self.other = other
-        self.divert: Callable[[bytes], None] | None = None
-        """Takes what comes in while it is not to be copied as it is."""
-
-    def data_received(self, data: bytes) -> None:
-        if self.divert is not None:
-            self.divert(data)
-            return
-        close_code = self.scanner.feed(data)
-        self.other.write(data)
-        if close_code:
-            self.session.close_passed(self.scanner)
-
-    # Called when more than HIGH_WATER waits to be written here, and when it is down to a quarter.
-
-    def pause_writing(self) -> None:
-        self.other.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.other.resume_reading()
-
-
-class ClientSide(Side):
-    __slots__ = ()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.session.client_lost()
-
-
-class UpstreamSide(Side):
-    __slots__ = ()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.session.upstream_lost()
-
-
-class Farewell:
-    """A session that the gateway ends: both directions finish the frame under way, then Close."""
-
-    __slots__ = (
-        "_client",
-        "_down_done",
-        "_frame",
-        "_session",
-        "_up_closed",
-        "_up_done",
-        "_upstream",
-    )
-
-    def __init__(
-        self,
-        session: Session,
-        client: ClientSide,
-        upstream: UpstreamSide | None,
-        frame: bytes,
-    ) -> None:
-        self._session = session
-        self._client = client
-        self._upstream = upstream
-        self._frame = frame
-        self._down_done = False  # the client has its Close
-        self._up_done = False  # nothing more is passed on to the workspace
-        self._up_closed = False  # the last that was passed on to it is the client's own Close
-
-    def start(self, held: bytes) -> None:
-        """`held`: from the client, neither scanned nor passed on."""
-        self._client.divert = self.up
-        if self._upstream is not None:
-            self._upstream.divert = self.down
-        self.down(b"")
-        self.up(held)
-
-    def down(self, data: bytes) -> None:
-        if self._down_done:
-            return
-        scanner = self._session.down
-        if not scanner.at_boundary:
-            taken = scanner.feed_frame(data)
-            self._client.transport.write(data[:taken])
-        if scanner.at_boundary:
-            self._down_done = True
-            if not scanner.close_code:
-                self._client.transport.write(self._frame)
-            self._session.arm(ECHO_TIMEOUT)
-            self._proceed()
-        elif self._upstream is None:
-            self._session.cut()
-
-    def up(self, data: bytes) -> None:
-        scanner = self._session.up
-        if not self._up_done:
-            if not scanner.at_boundary and self._upstream is not None:
-                taken = scanner.feed_frame(data)
-                self._upstream.transport.write(data[:taken])
-                data = data[taken:]
-            if scanner.at_boundary or self._upstream is None:
-                self._up_done = True
-                self._up_closed = bool(scanner.close_code)
-                # The workspace may have been too slow for it; from here on nothing is passed on.
-                self._client.transport.resume_reading()
-        scanner.feed(data)
-        self._proceed()
-
-    def upstream_lost(self) -> None:
-        self._upstream = None
-        if self._down_done:
-            self.up(b"")
-        else:
-            self._session.cut()
-
-    def _proceed(self) -> None:
-        if not (self._down_done and self._up_done):
-            return
-        self._session.leave_upstream(say_going=not self._up_closed)
-        if self._session.up.close_code and self._session.up.at_boundary:
-            self._client.transport.close()
 
 
 def _discard(data: bytes) -> None:

@@ -25,7 +25,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from gateway import closing, tunnel
+from gateway import closing, farewell, sides, tunnel
 from gateway.frames import FrameScanner, close_frame
 from gateway.relay import (
     EXTENSION,
@@ -542,7 +542,7 @@ async def test_an_end_lets_the_client_finish_its_frame(until: Until) -> None:
 
 @on_both_loops
 async def test_an_end_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, until: Until) -> None:
-    monkeypatch.setattr(tunnel, "ECHO_TIMEOUT", 0.05)
+    monkeypatch.setattr(farewell, "ECHO_TIMEOUT", 0.05)
     monkeypatch.setattr(tunnel, "BOUNDARY_TIMEOUT", 0.05)
     async with bare() as raw:  # no echo
         raw.session.end(closing.STOPPED)
@@ -611,10 +611,16 @@ async def test_a_pong_split_over_reads_is_still_taken_out(until: Until) -> None:
         raw.session.ping(now=2.0)  # one at a time
         ping = await read_frame(raw.client[0])
         before, after = wire(Opcode.TEXT, b"a", mask=True), wire(Opcode.PONG, b"b", mask=True)
-        stream = before + wire(Opcode.PONG, ping[2:], mask=True) + after
+        pong = wire(Opcode.PONG, ping[2:], mask=True)
+        stream = before + pong + after
+
+        def read_so_far() -> int:
+            waiting = raw.session._pong
+            return raw.session.bytes_up + (len(waiting._held) if waiting else len(pong))
+
         for at in range(len(stream)):
             await raw.to_upstream(stream[at : at + 1])
-            await until(lambda at=at: raw.session.frames_up >= (at >= len(before) - 5))
+            await until(lambda at=at: read_so_far() == at + 1)
         assert await raw.upstream[0].readexactly(len(before + after)) == before + after
         assert raw.session.frames_up == 3
         assert raw.session.pinged_at == 0
@@ -647,7 +653,8 @@ async def test_an_end_while_part_of_a_pong_is_held_back(until: Until) -> None:
         raw.session.end(closing.STOPPED)
         assert (await read_frame(raw.client[0]))[0] == 0x88
         await raw.to_upstream(pong[10:] + wire(Opcode.CLOSE, b"\x11\x3a", mask=True))
-        assert await raw.client[0].read() == b""  # the echo was understood
+        assert await raw.client[0].read() == b""
+        assert raw.session.up.close_code == 4410  # the echo was understood
         assert (await read_frame(raw.upstream[0]))[:2] == b"\x88\x82"
 
 
@@ -795,7 +802,7 @@ async def test_the_handshakes_protocol_is_freed_by_the_hand_over(until: Until) -
 @on_both_loops
 async def test_a_session_that_ended_is_freed_without_a_collection(until: Until) -> None:
     def left() -> list[object]:
-        kinds = (Session, tunnel.Side, tunnel.Farewell, FrameScanner)
+        kinds = (Session, sides.Side, farewell.Farewell, FrameScanner)
         return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
 
     gc.collect()

@@ -1,0 +1,63 @@
+"""The two connections of a session, as asyncio protocols: the relay's hot path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.frames import FrameScanner
+
+if TYPE_CHECKING:
+    from gateway.tunnel import Session
+
+
+class Side(asyncio.Protocol):
+    """One of a session's two connections: what comes in here goes out on the `other` transport."""
+
+    __slots__ = ("divert", "other", "scanner", "session", "transport")
+
+    def __init__(
+        self,
+        session: Session,
+        scanner: FrameScanner,
+        transport: asyncio.Transport,
+        other: asyncio.Transport,
+    ) -> None:
+        self.session = session
+        self.scanner = scanner
+        self.transport = transport
+        self.other = other
+        self.divert: Callable[[bytes], None] | None = None
+        """Takes what comes in while it is not to be copied as it is."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.divert is not None:
+            self.divert(data)
+            return
+        close_code = self.scanner.feed(data)
+        self.other.write(data)
+        if close_code:
+            self.session.close_passed(self.scanner)
+
+    # Called when more than HIGH_WATER waits to be written here, and when it is down to a quarter.
+
+    def pause_writing(self) -> None:
+        self.other.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.other.resume_reading()
+
+
+class ClientSide(Side):
+    __slots__ = ()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.session.client_lost()
+
+
+class UpstreamSide(Side):
+    __slots__ = ()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.session.upstream_lost()
