@@ -1,14 +1,18 @@
 """uvicorn's HTTP protocol with what a gateway on the open net needs on top.
 
 A request's head has an absolute deadline: uvicorn itself waits for ever on a client that sends its
-headers a byte at a time. And the proxy can drop a connection, so that an answer that was cut looks cut.
+headers a byte at a time. The proxy can drop a connection, so that an answer that was cut looks cut.
+And whatever cannot be read gets an answer that says why, a WebSocket handshake as well.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.proxy_client import ABORT
@@ -50,13 +54,50 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self._deadline is None:
             self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # White space around a value is no part of it; the parser takes away only what comes before.
+        super().on_header(name, value.rstrip(b" \t"))
+
     def on_headers_complete(self) -> None:
         self._got_head()
+        if not self.url.startswith(b"/"):
+            # Host says who is asked. A whole URL could say otherwise, and two parsers could differ.
+            raise ValueError("the request target must be a path that starts with /")
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("this server speaks HTTP/1.1")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_head, self._head_bytes = True, 0
+
+    def send_400_response(self, msg: str) -> None:
+        """In the API's shape, with what the parser objected to."""
+        error = sys.exception()
+        if isinstance(error, httptools.HttpParserCallbackError):
+            error = error.__context__
+        self._refuse(str(error or msg))
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        protocol = cast(Any, self.transport.get_protocol())
+        if protocol.handshake_initiated:
+            return
+        # A head that the WebSocket parser does not take; uvicorn would leave the client without a word.
+        answer = b"".join(protocol.conn.data_to_send())
+        if answer:
+            self.transport.write(answer)
+            self.transport.close()
+        else:
+            why = protocol.conn.handshake_exc.__cause__
+            self._refuse(f"this WebSocket handshake cannot be read: {why}")
+
+    def _refuse(self, why: str) -> None:
+        body = json.dumps({"error": {"code": "bad_request", "message": why}}).encode()
+        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._in_head = True

@@ -24,11 +24,12 @@ _SECRET_KEY = re.compile(
 )
 _PATTERNS = (
     # Authorization: Bearer x, "authorization": "token x", Cookie: a=b; c=d
-    (re.compile(r"(?i)\b((?:proxy-)?authorization[\"']?\s*[:=]\s*b?[\"']?)(?:(?:bearer|token|basic)\s+)?[^\s\"',;]+"), rf"\1{_GONE}"),
-    (re.compile(r"(?i)\b((?:set-)?cookie[\"']?\s*[:=]\s*b?[\"']?)[^\"'\r\n]+"), rf"\1{_GONE}"),
+    (re.compile(r"(?i)\b((?:proxy-)?authorization[\"']?\s*[:=]\s*(?:b?[\"'])?)(?:(?:bearer|token|basic)\s+)?[^\s\"',;]+"), rf"\1{_GONE}"),
+    (re.compile(r"(?i)\b((?:set-)?cookie[\"']?\s*[:=]\s*(?:b?[\"'])?)[^\"'\r\n]+"), rf"\1{_GONE}"),
     (re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+"), rf"\1{_GONE}"),
     # ?code=x&token=y, JUPYTER_TOKEN=z, password: w
-    (re.compile(r"(?i)((?:\b|_)(?:token|secret|password|api_?key)[\"']?\s*=\s*b?[\"']?)[^\s&\"'#;,]+"), rf"\1{_GONE}"),
+    (re.compile(r"(?i)((?:\b|_)(?:token|secret|password|api_?key)[\"']?\s*=\s*(?:b?[\"'])?)[^\s&\"'#;,]+"), rf"\1{_GONE}"),
+    (re.compile(r"\b(igw_)[\w.-]+"), rf"\1{_GONE}"),
     # ?code=x in a link; a close code or an exit code is no secret
     (re.compile(r"([?&]code=)[^\s&\"'#;,]+"), rf"\1{_GONE}"),
     # redis://user:password@host
