@@ -192,6 +192,7 @@ def config(asgi: Any) -> uvicorn.Config:
         loop="uvloop",
         http=GatewayHttpProtocol,
         ws=GatewayWebSocketProtocol,
+        ws_max_size=65536,  # of what is not handed over
         ws_per_message_deflate=False,  # compression is agreed end to end, by client and workspace
         lifespan="off",  # _run starts and stops the application, in the same loop
         interface="asgi3",
