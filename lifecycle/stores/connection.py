@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from redis.asyncio import Redis
@@ -32,6 +33,30 @@ def connect(url: str) -> Redis:
 
 async def asked(answer: Any) -> Any:
     """The answer of a redis-py call, its errors translated. Raises StoreUnavailable, StoreError."""
+    before = _cancellations()
+    try:
+        found = await _translated(answer)
+    except StoreError:
+        _heed(before)
+        raise
+    _heed(before)
+    return found
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def _heed(before: int) -> None:
+    """Raise a cancellation that came during the call and was swallowed there: redis-py sends with
+    asyncio.wait_for, and until Python 3.12 that forgets one that arrives as the sending ends. The task
+    would run on, and whoever cancelled it would wait for ever."""
+    if _cancellations() > before:
+        raise asyncio.CancelledError
+
+
+async def _translated(answer: Any) -> Any:
     try:
         return await answer
     except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
