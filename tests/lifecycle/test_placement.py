@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fakes import machine, workspace
 
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.placement import Detach, Place, Revive, place
+from tests.lifecycle.fakes import machine, workspace
 
 M = MachineStatus
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fakes import workspace
 
 from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.policy import (
@@ -17,6 +16,7 @@ from lifecycle.policy import (
     stop_idle,
     terminate_stale,
 )
+from tests.lifecycle.fakes import workspace
 
 W = WorkspaceStatus
 IDLE = 60.0  # seconds

@@ -35,7 +35,7 @@ def test_a_number_is_taken_as_seconds(priority: str, ms: int) -> None:
 
 @pytest.mark.parametrize("priority", ["", "urgent", "nan", "inf", "-inf", "86401", "1e300"])
 def test_what_is_no_priority_is_refused(priority: str) -> None:
-    with pytest.raises(ValueError, match="float|priority"):
+    with pytest.raises(ValueError, match=r"float|priority"):
         boost_ms(priority)
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes import machine, workspace
 
 from lifecycle.agent.contract import Report, WorkspaceReport
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
@@ -30,6 +29,7 @@ from lifecycle.reconcile import (
     strangers,
     without_record,
 )
+from tests.lifecycle.fakes import machine, workspace
 
 W, M = WorkspaceStatus, MachineStatus
 HERE = machine("m-1", address="10.0.0.7:7001")

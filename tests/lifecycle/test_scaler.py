@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes import machine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lifecycle.model import Machine, MachineStatus
 from lifecycle.scaler import Decision, machines_wanted, scale
+from tests.lifecycle.fakes import machine
 
 M = MachineStatus
 DELAY = 120.0  # seconds a machine must have been empty
