@@ -120,6 +120,7 @@ class Application:
         )
         self._routes = Routes(self._store)
         self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
+        self._pace_known: tuple[float, int, list[float]] = (0.0, 0, [])
         self._ports_known: dict[tuple[str, int], tuple[float, frozenset[int]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -384,10 +385,17 @@ class Application:
     # What pages and the API ask
 
     async def _eta(self, position: int) -> float:
-        machines = [m for m in await self._fleet.machines() if m.status is _M.READY]
-        free = sum(max(0, m.slots - m.occupied) for m in machines)
-        boots = await self._store.boot_seconds()
+        free, boots = await self._pace()
         return eta_seconds(position, free, boots, MACHINE_LEAD, self._settings.slots)
+
+    async def _pace(self) -> tuple[int, list[float]]:
+        """Free slots and recent boots' durations, at most a second old: a list asks once per row."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._pace_known[0]:
+            machines = [m for m in await self._fleet.machines() if m.status is _M.READY]
+            free = sum(max(0, m.slots - m.occupied) for m in machines)
+            self._pace_known = (now + 1, free, await self._store.boot_seconds())
+        return self._pace_known[1:]
 
     async def _place(self, workspace: Workspace) -> tuple[int | None, float | None]:
         position = await self._store.queue_position(workspace.id)

@@ -89,7 +89,7 @@ class Client:
             retry_after = problem.get("retryAfter")
         except (ValueError, KeyError, TypeError):
             return Exit(f"{self.url} answered {status}", "is it an ide-gateway? name it with --url")
-        if status in (401, 403):
+        if status == 401:
             return ConfigurationError(
                 f"{self.url} does not accept the API key ({message})", f"key: {self.key_source}"
             )

@@ -14,6 +14,7 @@ from typing import Literal
 
 from redis.asyncio import Redis
 
+from lifecycle.stores import keys
 from lifecycle.stores.connection import asked
 
 Kind = Literal["home", "workspace"]
@@ -64,4 +65,4 @@ def safe_next(path: str) -> str:
 
 
 def _key(code: str) -> str:
-    return f"code:{hashlib.sha256(code.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return keys.code(hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest())

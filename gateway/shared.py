@@ -11,12 +11,7 @@ from redis.asyncio import Redis
 from gateway.exits import ConfigurationError
 from gateway.private import secret_in, write_private
 from lifecycle.stores.connection import asked
-
-SIGNING_KEY = "gateway:signing-key"
-"""In Redis: gateways on one Redis accept each other's cookies and tokens."""
-
-POOL_DIRECTORY = "pool:directory"
-"""In Redis: "id path" of the data directory that holds the local pool's machines."""
+from lifecycle.stores.keys import POOL_DIRECTORY, SIGNING_KEY
 
 _ID = "pool-id"
 """File in that directory with the id, so that one of that name on another host is not taken for it."""

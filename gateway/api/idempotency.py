@@ -6,6 +6,7 @@ import hashlib
 
 from redis.asyncio import Redis
 
+from lifecycle.stores import keys
 from lifecycle.stores.connection import asked
 
 KEPT = 86_400  # seconds; within it the same key with another body is refused
@@ -18,6 +19,6 @@ class RedisIdempotencyKeys:
 
     async def claim(self, key: str, fingerprint: str) -> str:
         # Hashed: a caller's key has any length and any characters, and may be a secret of theirs.
-        name = f"idempotency:{hashlib.sha256(key.encode()).hexdigest()}"
+        name = keys.idempotency(hashlib.sha256(key.encode()).hexdigest())
         older = await asked(self._redis.set(name, fingerprint, nx=True, get=True, ex=KEPT))
         return fingerprint if older is None else str(older)

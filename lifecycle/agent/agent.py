@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import shutil
 import time
 import uuid
 from typing import NoReturn
@@ -22,6 +22,7 @@ from lifecycle.agent.meter import Meter, Sample
 from lifecycle.agent.processes import listening
 from lifecycle.agent.refusal import Refused, stale_epoch
 from lifecycle.agent.workspace import OCCUPYING, LocalWorkspace, Setup
+from lifecycle.snapshots import tree
 
 log = logging.getLogger("lifecycle.agent")
 
@@ -123,7 +124,8 @@ class Agent:
     def _empty_trash(self) -> None:
         """Blocks. What is left when it breaks off goes with the next call or the next start."""
         for doomed in self._trash.glob("*"):
-            shutil.rmtree(doomed, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                tree.remove(doomed)
 
     def _forget(self, workspace: LocalWorkspace, epoch: int) -> None:
         self._epochs.remember(workspace.where.id, epoch)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import time
 from collections.abc import Iterator
 
 from lifecycle.agent.contract import Manifest, SnapshotSpec, StartSpec
 from lifecycle.agent.disk import WorkspaceDir
 from lifecycle.agent.refusal import BootFailed, Refused
-from lifecycle.snapshots import SnapshotError
+from lifecycle.snapshots import SnapshotError, tree
 
-STATUS = {"disk_full": 507, "too_large": 413, "not_found": 404, "corrupt": 422, "unreachable": 502}
+STATUS = {
+    "disk_full": 507,
+    "too_large": 413,
+    "not_found": 404,
+    "corrupt": 422,
+    "unreachable": 502,
+    "unreadable": 500,
+}
 
 
 def snapshot(where: WorkspaceDir, spec: SnapshotSpec) -> Manifest:
@@ -91,7 +97,8 @@ def _cleaned(where: WorkspaceDir) -> Iterator[None]:
     def clean() -> None:
         (where.path / "restore.tmp").unlink(missing_ok=True)
         for name in ("home.restored", "home.replaced"):
-            shutil.rmtree(where.path / name, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                tree.remove(where.path / name)
 
     clean()
     try:

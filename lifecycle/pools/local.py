@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from lifecycle.agent.processes import StillRunning, end, is_alive
 from lifecycle.agent.uids import PER_MACHINE
 from lifecycle.agent.workspace import OCCUPYING, load, owner_of
 from lifecycle.pools import Launch, Observed, PoolError
+from lifecycle.snapshots import tree
 
 log = logging.getLogger(__name__)
 
@@ -194,11 +194,10 @@ def _environment(token: str) -> dict[str, str]:
 
 def _remove(directory: Path, doomed: Path) -> None:
     """Out of sight first, so that an interrupted removal does not leave half a machine. Blocks."""
-    if doomed.exists():
-        shutil.rmtree(doomed)
+    tree.remove(doomed)
     if directory.exists():
         os.rename(directory, doomed)
-        shutil.rmtree(doomed)
+        tree.remove(doomed)
 
 
 def _lock_holder(path: Path) -> int:

@@ -9,7 +9,8 @@ from lifecycle.agent.contract import Manifest
 
 
 class SnapshotError(Exception):
-    """A snapshot could not be written, read or trusted. code: disk_full, not_found, corrupt, too_large, unreachable."""
+    """A snapshot could not be written, read or trusted. code: disk_full, not_found, corrupt, too_large, unreachable,
+    unreadable (a file that the agent may not read: nothing was stored)."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -7,6 +7,7 @@ O_NOFOLLOW from a descriptor that is already known to be inside.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from itertools import takewhile
 from pathlib import Path
@@ -98,6 +99,13 @@ def clear(root: Path) -> None:
                 os.rmdir(leaf(directory), dir_fd=descent.enter(parent(directory)))
     finally:
         os.close(fd)
+
+
+def remove(root: Path) -> None:
+    """Remove `root` and everything below it. Removing what is gone is success. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        clear(root)
+        os.rmdir(root)
 
 
 def _unlink_files(descent: Descent) -> list[str]:

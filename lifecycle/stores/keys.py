@@ -15,6 +15,12 @@ EVENTS = "events"  # stream
 MACHINE_IDS = "machines"  # set  every machine that is not terminated
 MACHINE_NUMBER = "machines:last"  # string  the newest machine's number
 BOOTS = "boot:seconds"  # list  the newest boots' durations, newest first
+SIGNING_KEY = (
+    "gateway:signing-key"  # string  signs cookies and tokens of every gateway on this Redis
+)
+POOL_DIRECTORY = (
+    "pool:directory"  # string  "id path" of the data directory with the local pool's machines
+)
 DECISION = "pool:decision"  # string  the scaler's last decision and its inputs, JSON
 
 
@@ -58,3 +64,13 @@ def usage(user_id: str) -> str:
 def connections(gateway_id: str) -> str:
     """Hash: workspace → open sessions on that gateway."""
     return f"connections:{gateway_id}"
+
+
+def code(digest: str) -> str:
+    """String: what the one-use entry code with this hash is good for, JSON."""
+    return f"code:{digest}"
+
+
+def idempotency(digest: str) -> str:
+    """String: the fingerprint of what the Idempotency-Key with this hash was used for."""
+    return f"idempotency:{digest}"

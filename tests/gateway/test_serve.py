@@ -21,8 +21,9 @@ import pytest
 import redis
 
 from gateway.announce import ide
-from gateway.shared import SIGNING_KEY, shared_signing_key
+from gateway.shared import shared_signing_key
 from gateway.workers import pause
+from lifecycle.stores.keys import SIGNING_KEY
 
 DEADLINE = 20.0
 
