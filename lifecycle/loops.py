@@ -41,6 +41,8 @@ SILENT_AGENT = 15.0  # seconds without a report: what happens on that machine is
 LATE_GATEWAY = 2.5  # seconds without a flush: what that gateway has seen since is yet to be told
 SILENT_GATEWAY = 10.0  # seconds without a flush: what happens on that gateway is unknown
 GATEWAY_FORGOTTEN = 3600.0
+GREET_TICK = 0.1  # somebody may be waiting for a machine that was just launched
+GREETED = 5.0  # seconds after its launch; a slower one is found by tend_pool
 CLOCK_TICK = 1.0
 CLOCK_JUMP = 5.0  # seconds Redis's clock may differ from our own progress before it is strange
 
@@ -94,6 +96,7 @@ class Loops:
         self._wake = asyncio.Event()
         self._errands = Errands()
         self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._expected: dict[str, float] = {}
         self._epochs: dict[str, dict[str, int]] = {}
         self._strange: set[str] = set()
         self._last_decision: Decision | None = None
@@ -111,6 +114,7 @@ class Loops:
             async with asyncio.TaskGroup() as group:
                 group.create_task(every(CLOCK_TICK, self.watch_clock))
                 group.create_task(every(t.scale_interval, self.tend_pool))
+                group.create_task(every(GREET_TICK, self.greet))
                 group.create_task(self._work_on_news())
                 group.create_task(every(t.idle_sweep_interval, self.sweep_idle))
                 group.create_task(every(t.terminate_sweep_interval, self.sweep_retention))
@@ -215,6 +219,25 @@ class Loops:
             )
             await self._actions.failed(workspace, "boot_timeout", message)
 
+    async def greet(self) -> None:
+        """Look closely for machines that were launched a moment ago."""
+        now = asyncio.get_running_loop().time()
+        self._expected = {
+            machine_id: until
+            for machine_id, until in self._expected.items()
+            if now < until and machine_id not in self._watchers
+        }
+        if not self._expected:
+            return
+        up = {seen.machine_id: seen for seen in await self._pool.describe()}
+        for machine in await self._fleet.machines():
+            seen = up.get(machine.id)
+            if machine.id in self._expected and seen is not None and seen.state == "running":
+                await self._mend_machine(reconcile.Watch(replace(machine, address=seen.address)))
+
+    def _expect(self, machine_id: str) -> None:
+        self._expected[machine_id] = asyncio.get_running_loop().time() + GREETED
+
     async def _mend_machine(self, change: reconcile.MachineChange) -> None:
         machine = change.machine
         if isinstance(change, reconcile.Watch):
@@ -239,6 +262,7 @@ class Loops:
         async def revive() -> None:
             if await self._turn(machine, _M.LAUNCHING, "started again on its disk"):
                 await self._pool.start(Launch(machine.id, machine.token, machine.slots))
+            self._expect(machine.id)
 
         self._errands.run(machine.id, revive)
 
@@ -319,6 +343,8 @@ class Loops:
             )
             if machine_id:
                 launches.append(Launch(machine_id, token, self._times.slots))
+        for launch in launches:
+            self._expect(launch.machine_id)
         try:
             await self._pool.launch(launches)
         except PoolError as error:
