@@ -38,7 +38,7 @@ _M = MachineStatus
 STATUS_WAIT = 5.0  # seconds an agent may hold a status call until something changes
 UNREACHABLE_RETRY = 1.0
 SILENT_AGENT = 15.0  # seconds without a report: what happens on that machine is unknown
-LATE_GATEWAY = 2.5  # seconds without a flush: what that gateway has seen since is yet to be told
+LATE_GATEWAY = 2.5  # seconds without a flush, one a second being due: it has something to tell
 SILENT_GATEWAY = 10.0  # seconds without a flush: what happens on that gateway is unknown
 GATEWAY_FORGOTTEN = 3600.0
 GREET_TICK = 0.1  # somebody may be waiting for a machine that was just launched
@@ -418,7 +418,7 @@ class Loops:
         """Stop what has been idle for the idle timeout."""
         now = await self._store.now_ms()
         due = await self._store.idle_since(now - int(self._times.idle_timeout * 1000))
-        if not due:
+        if not due or await self._one_is_late(now):
             return
         silent = {
             machine.id
@@ -444,16 +444,20 @@ class Loops:
                 log.info("stop.called_off", workspace=stop.workspace.id, why=str(conflict))
 
     async def _unheard(self, now: int) -> dict[str, int]:
-        """Workspace → last word of a silent gateway that holds sessions of it; now, if it is only late:
-        after Redis was away for a moment, the leader may look before the others have told what they saw."""
+        """Workspace → last word of a silent gateway that holds sessions of it."""
         unheard: dict[str, int] = {}
         for gateway, seen in (await self._signals.gateways()).items():
-            if now - seen < LATE_GATEWAY * 1000:
+            if now - seen < SILENT_GATEWAY * 1000:
                 continue
-            last_word = seen if now - seen >= SILENT_GATEWAY * 1000 else now
             for workspace in await self._signals.connections(gateway):
-                unheard[workspace] = max(last_word, unheard.get(workspace, 0))
+                unheard[workspace] = max(seen, unheard.get(workspace, 0))
         return unheard
+
+    async def _one_is_late(self, now: int) -> bool:
+        """Whether a gateway has yet to tell what it saw, as all of them have after Redis was away for
+        a moment. Sessions that were opened meanwhile are not even known of."""
+        seen = (await self._signals.gateways()).values()
+        return any(LATE_GATEWAY * 1000 <= now - at < SILENT_GATEWAY * 1000 for at in seen)
 
     async def sweep_retention(self) -> None:
         """Terminate what has been stopped or failed for the retention."""
@@ -475,16 +479,11 @@ class Loops:
         timeout = self._times.session_timeout
         quiet = await self._signals.sessions_seen_before(now - int(timeout * 1000))
         trusted = await self._signals.trusted_since_ms()
-        gateways = await self._signals.gateways()
-        late = {
-            gateway
-            for gateway, seen in gateways.items()
-            if LATE_GATEWAY * 1000 <= now - seen < SILENT_GATEWAY * 1000
-        }
-        told = [row for row in quiet if _gateway_of(row[0]) not in late]
-        for evict in policy.evict_sessions(told, now, timeout, trusted):
+        if quiet and await self._one_is_late(now):
+            quiet = []
+        for evict in policy.evict_sessions(quiet, now, timeout, trusted):
             await self._signals.evict(evict.member, evict.unless_seen_since_ms, evict.reason)
-        for gateway, seen in gateways.items():
+        for gateway, seen in (await self._signals.gateways()).items():
             if now - seen > max(GATEWAY_FORGOTTEN, 2 * self._times.idle_timeout) * 1000:
                 await self._signals.forget_gateway(gateway, seen)
 
@@ -498,11 +497,6 @@ class Loops:
             if abs(jump) > CLOCK_JUMP:
                 log.warning("clock.jumped", seconds=round(jump, 1))
                 await self._signals.distrust(f"Redis's clock jumped by {jump:.0f} s")
-
-
-def _gateway_of(member: str) -> str:
-    """Of `{workspace}/{gateway}-{n}`."""
-    return member.partition("/")[2].rpartition("-")[0]
 
 
 def _settled(records: list[Workspace], report: Report) -> bool:
