@@ -147,7 +147,7 @@ class Actions:
             why=message,
         )
         fields = {"errorCode": code, "error": message, "address": "", "reason": code}
-        await self._change(workspace, _W.FAILED, fields)
+        await self._change(workspace, _W.FAILED, fields | _failed_at(workspace, code))
 
     async def stopped(self, workspace: Workspace, reason: str) -> None:
         chain = () if workspace.status is _W.STOPPING else (_W.STOPPING,)
@@ -277,3 +277,12 @@ class Actions:
             log.debug("change.overtaken", workspace=workspace.id, to=to, why=str(conflict))
             return False
         return True
+
+
+def _failed_at(workspace: Workspace, code: str) -> dict[str, str]:
+    """The step to show as failed: a quick failure is reported before the steps that led to it."""
+    if workspace.status is not _W.STARTING:
+        return {}
+    if code.startswith("restore_"):
+        return {"step": "restore"}
+    return {"step": "ide"} if code in ("command_not_found", "exited", "not_ready") else {}

@@ -19,7 +19,14 @@ from lifecycle.stores import Conflict, LimitReached, StoreUnavailable
 
 RETRY_REDIS = 2
 RETRY_LIMIT = 30
-SNAPSHOT_STATUS = {"disk_full": 507, "not_found": 404, "too_large": 413, "unreachable": 503}
+SNAPSHOT_STATUS = {
+    "disk_full": 507,
+    "not_found": 404,
+    "too_large": 413,
+    "unreachable": 503,
+    "busy": 409,
+    "stale_epoch": 409,
+}
 
 
 class ApiError(Exception):
