@@ -403,7 +403,7 @@ def foreign(place: Place, own: str) -> list[str]:
         f"http://{name}", f"http://{name}:{int(port) + 1}", f"http://{name}:0{port}", f"https://{host}",
         f"HTTP://{host}", f"http://{host.upper()}", f"http://{host}/", f"http://{host}/path", host,
         f"http://{name}.:{port}", f"http://user@{host}", f"http://evil.example@{host}", f"{own} {own}",
-        f"{own}, {own}", f"{own},null", f"http://127.0.0.1:{port}", f"http://x.{host}",
+        f"{own}, {own}", f"{own},null", f"http://127.0.0.1:{port}", f"http://x.{host}", f"http://8080--{host}",
         *({place.origin, place.other.origin, place.mine.origin} - {own}),
     ]  # fmt: skip
 
