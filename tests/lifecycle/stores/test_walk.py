@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
-from itertools import pairwise
 
 import pytest
 from redis.asyncio import Redis
@@ -23,10 +22,11 @@ from lifecycle.model import (
     Workspace,
     WorkspaceStatus,
 )
-from lifecycle.stores import Conflict, LimitReached, keys
+from lifecycle.stores import Conflict, LimitReached
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
 from lifecycle.stores.signals import Flush, RedisSignals
+from tests.lifecycle.agreement import Agreement
 
 W, M = WorkspaceStatus, MachineStatus
 USERS = ("ada", "bob")
@@ -42,7 +42,7 @@ class World:
         self.fleet, self.signals = RedisFleet(redis), RedisSignals(redis)
         self.workspaces: dict[str, Workspace] = {}  # what the slower actor last saw
         self.machines: dict[str, Machine] = {}
-        self.epochs: dict[str, int] = {}
+        self.agreement = Agreement(redis)
         self.verbs: list[Callable[[], Awaitable[object]]] = [
             self.ensure, self.wake, self.wake, self.stop, self.terminate, self.delete, self.touch,
             self.place, self.place, self.place, self.settle, self.settle, self.settle, self.settle,
@@ -130,88 +130,6 @@ class World:
         to = self.dice.choice(sorted(MACHINE_TRANSITIONS[machine.status]))
         await self.fleet.change(machine, to, only_empty=to in (M.TERMINATED, M.DRAINING))
 
-    # What always holds.
-
-    async def check(self) -> None:
-        records = await self._records()
-        await self._check_indexes(records)
-        await self._check_machines(records)
-        await self._check_epochs(records)
-        await self._check_usage(records)
-
-    async def _records(self) -> dict[str, Workspace]:
-        ids = [key.removeprefix("workspace:") async for key in self.redis.scan_iter("workspace:*")]
-        return {w.id: w for w in await self.store.get_many(sorted(ids))}
-
-    async def _check_indexes(self, records: dict[str, Workspace]) -> None:
-        for status in W:
-            indexed = dict(await self.redis.zrange(keys.by_status(status), 0, -1, withscores=True))
-            told = {w.id: w.status_since_ms for w in records.values() if w.status is status}
-            assert indexed == told, status
-        queued = {w.id for w in records.values() if w.status is W.QUEUED}
-        assert set(await self.redis.zrange(keys.QUEUE, 0, -1)) == queued
-        occupying = {w.id for w in records.values() if w.status in OCCUPYING}
-        assert set(await self.redis.zrange(keys.WORKSPACES, 0, -1)) == occupying
-        for user in USERS:
-            mine = {w.id for w in records.values() if w.user_id == user}
-            assert await self.redis.smembers(keys.user_workspaces(user)) == mine
-            assert len(mine) <= 2
-
-    async def _check_machines(self, records: dict[str, Workspace]) -> None:
-        machines = {m.id: m for m in await self.fleet.machines()}
-        assert len(machines) <= 4
-        homes = {w.machine_id for w in records.values()} - {""}
-        assert homes <= machines.keys(), "files on a machine that is gone"
-        for machine in machines.values():
-            here = [w for w in records.values() if w.machine_id == machine.id]
-            slots = {w.id for w in here if w.status in OCCUPYING}
-            assert await self.redis.smembers(keys.machine_slots(machine.id)) == slots
-            assert await self.redis.smembers(keys.machine_files(machine.id)) == {w.id for w in here}
-            assert len(slots) <= machine.slots
-            assert (machine.empty_since_ms == 0) == bool(slots), machine
-        leftover = [key async for key in self.redis.scan_iter("machine:*:*")]
-        assert {key.split(":")[1] for key in leftover} <= machines.keys()
-
-    async def _check_epochs(self, records: dict[str, Workspace]) -> None:
-        for workspace in records.values():
-            assert workspace.epoch >= self.epochs.get(workspace.id, 0), "an epoch went back"
-            self.epochs[workspace.id] = workspace.epoch
-
-    async def _check_usage(self, records: dict[str, Workspace]) -> None:
-        for workspace in records.values():
-            assert (workspace.running_since_ms > 0) == (workspace.status is W.RUNNING)
-        for user in USERS:
-            by_workspace: dict[str, list[tuple[int, int, int]]] = {}
-            for workspace_id, epoch, start, end in await self.signals.usage(user):
-                by_workspace.setdefault(workspace_id, []).append((epoch, start, end))
-            for rows in by_workspace.values():
-                assert all(start <= end for _, start, end in rows)
-                for before, after in pairwise(sorted(rows)):
-                    assert before[0] < after[0], "one boot was metered twice"
-                    assert before[2] <= after[1], "metered intervals overlap"
-
-    async def check_story(self) -> None:
-        """The events alone are a walk through the tables."""
-        at: dict[str, WorkspaceStatus] = {}
-        statuses = {f"workspace.{status}": status for status in W}
-        runs = ends = 0
-        for event in await self.signals.history("0-0", 100_000):
-            workspace = event.data.get("workspace", "")
-            if event.type == "workspace.created":
-                at[workspace] = W.STOPPED
-            elif event.type in statuses:
-                new = statuses[event.type]
-                assert new in WORKSPACE_TRANSITIONS[at[workspace]], (at[workspace], new)
-                runs += new is W.RUNNING
-                ends += at[workspace] is W.RUNNING
-                at[workspace] = new
-            elif event.type == "workspace.deleted":
-                assert at.pop(workspace) is W.TERMINATED
-        assert at == {w.id: w.status for w in (await self._records()).values()}
-        metered = [row for user in USERS for row in await self.signals.usage(user)]
-        assert len(metered) == ends
-        assert runs - ends == sum(status is W.RUNNING for status in at.values())
-
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_the_store_agrees_with_itself_after_every_verb(redis: Redis, seed: int) -> None:
@@ -220,10 +138,10 @@ async def test_the_store_agrees_with_itself_after_every_verb(redis: Redis, seed:
     for _ in range(200):
         verbs.append(await world.step())
         try:
-            await world.check()
+            await world.agreement.check()
         except AssertionError as error:
             raise AssertionError(f"after {verbs[-12:]}: {error}") from error
-    await world.check_story()
+    await world.agreement.check_story()
 
 
 async def test_the_walk_goes_everywhere(redis: Redis) -> None:
