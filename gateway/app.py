@@ -60,6 +60,7 @@ Report = Callable[[str, str, str], None]
 HOME_CODE_TTL = 600.0  # seconds; only for the code that serve prints on the terminal
 REDIS_AWAY_MAX = 10.0  # seconds without a flush after which this gateway asks for no more traffic
 MACHINE_LEAD = 2.0  # seconds a local machine takes to be ready
+LEAVE_WITHIN = 5.0  # seconds an absent Redis may hold up our end; machines then go on
 PUT_BACK = 10.0  # seconds until a Redis that lost its data holds again what gateways share
 PORTS_FRESH = 3.0  # seconds a machine's word on a workspace's ports is believed
 LOG_LINES = 60
@@ -204,17 +205,18 @@ class Application:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._lease.give()
-        await self._heartbeats.flush()
         try:
-            others = await self._signals.leave(self.gateway)
+            async with asyncio.timeout(LEAVE_WITHIN):
+                await self._lease.give()
+                await self._heartbeats.flush()
+                others = await self._signals.leave(self.gateway)
             last = all(_was_killed(other, self.gateway) for other in others)
             if last and stop_machines and self._settings.lifecycle == "on":
                 await self._stop_everything()
             else:
                 await self._pool.close(stop_machines=False)
-        except StoreError as error:
-            log.warning("stop.machines_left", why=str(error))
+        except (StoreError, TimeoutError) as error:
+            log.warning("stop.machines_left", why=str(error) or "Redis did not answer")
             await self._pool.close(stop_machines=False)
         await self._proxy.close()
         await self._agents.close()

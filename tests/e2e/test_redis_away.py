@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -178,6 +179,27 @@ async def test_redis_restarts(
     assert not {"session.evicted", "machine.lost", "workspace.failed"} & set(told), told
     assert gateway.stop() == 0
     assert gateway.machines() == []
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+async def test_ending_without_redis_leaves_the_machines_for_the_next_start(
+    how: str, server: Server, serve: Start, tmp_path: Path, client_of: Any
+) -> None:
+    gateway = await serve("--redis-url", server.url, *NEVER_IDLE)
+    client = client_of(gateway)
+    workspace, token = await entered(gateway, client)
+    before = await client.ide(workspace, "GET", "/echo", token=token)
+    getattr(server, how)()
+    asked = time.monotonic()
+    assert gateway.stop() == 0
+    assert time.monotonic() < asked + 10
+    assert len(gateway.machines()) == 1, "nobody knows whether another gateway needs them"
+    (server.start if how == "kill" else server.thaw)()
+    again = client_of(await serve("--redis-url", server.url, *NEVER_IDLE))
+    record = await again.status(workspace)
+    assert (record["status"], record["epoch"]) == ("running", 1)
+    after = await again.ide(record, "GET", "/echo", token=token)
+    assert json.loads(after[1])["pid"] == json.loads(before[1])["pid"]
 
 
 async def test_redis_loses_everything(
