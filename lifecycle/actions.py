@@ -73,6 +73,10 @@ class NotNow(Exception):
     """It cannot be done at the moment; nothing has changed, and it is tried again."""
 
 
+class NoFiles(SnapshotError):
+    """Its machine has no files of it: the boot that was to make them never came that far."""
+
+
 class Actions:
     def __init__(
         self,
@@ -188,7 +192,8 @@ class Actions:
         except AgentUnreachable as error:
             raise NotNow(f"machine {machine.id} does not answer: {error}") from error
         except AgentRefused as error:
-            raise SnapshotError(error.code, str(error)) from error
+            kind = NoFiles if error.code == "not_found" else SnapshotError
+            raise kind(error.code, str(error)) from error
         if committed != manifest:
             raise SnapshotError("corrupt", f"the manifest of {snapshot_id} is not what was written")
         fields = {"snapshotId": snapshot_id, "snapshotBytes": str(manifest.archive_bytes)}
@@ -242,7 +247,10 @@ class Actions:
             return None  # no machine has files of it: its last snapshot is all there is
         if workspace.restore:
             return machine  # a restore that was cut short: the snapshot is newer than what is there
-        await self.snapshot(workspace)
+        try:
+            await self.snapshot(workspace)
+        except NoFiles as error:
+            log.warning("snapshot.nothing_there", workspace=workspace.id, why=str(error))
         return machine
 
     async def _remove(self, machine: Machine | None, workspace: Workspace) -> None:

@@ -112,6 +112,10 @@ class LocalWorkspace:
                 raise stale_epoch(self.where.id, spec.epoch, self.saved.epoch)
             if self.saved.status == "starting" or not self.where.home.is_dir():
                 message = f"workspace {self.where.id} is {self.saved.status} and has no whole files"
+                replaced = (self.where.path / "home.replaced").exists()
+                if self.saved.status in ("stopped", "failed") and not replaced:
+                    # It ended before there was anything to keep: trying again would never end.
+                    raise Refused(404, "not_found", message)
                 raise Refused(409, "busy", message, "try again once it runs or is stopped")
             return await _unbroken(copies.snapshot, self.where, spec)
 

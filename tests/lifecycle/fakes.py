@@ -324,21 +324,3 @@ class FakeAgents:
         self.status, self.stop = pool.status, pool.stop
         self.snapshot, self.remove = pool.snapshot, pool.remove
         self.start = pool.start_workspace
-
-
-class Killed:
-    """Kills a leader at the n-th step it takes: a step is a script in Redis or a call of the pool or an
-    agent. On odd numbers the step is not done at all, on even ones it is done and its answer is lost."""
-
-    def __init__(self, at: int) -> None:
-        self.at, self.steps = at, 0
-        self.victim: asyncio.Task[None] | None = None
-
-    async def step(self, do: Callable[[], Any]) -> Any:
-        self.steps += 1
-        if self.victim is None or asyncio.current_task() is None or self.steps != self.at:
-            return await do()
-        if self.at % 2 == 0:
-            await do()
-        self.victim.cancel()
-        await asyncio.Event().wait()  # it never takes another step; the cancellation ends it here

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from lifecycle.actions import Actions, NotNow
+from lifecycle.agent.contract import Manifest
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import Launch
 from lifecycle.snapshots import SnapshotError
@@ -237,6 +239,35 @@ async def test_what_never_ran_is_terminated_without_a_snapshot(scene: Scene) -> 
     await scene.actions.terminate(await scene.store.terminate(one.id, "deleted"))
     assert (await scene.read(one)).status is W.TERMINATED
     assert scene.pool.calls == []
+
+
+async def test_a_boot_that_never_reached_its_machine_left_nothing_to_snapshot(scene: Scene) -> None:
+    """Its record says that its files are there. It must not stay for ever, undeletable, for a snapshot
+    that cannot be written."""
+    machine = await scene.add_machine()
+    scene.pool.agents[machine.id].hung = True
+    one = await scene.wake()
+    await scene.actions.boot(one, machine, 0)
+    scene.pool.agents[machine.id].hung = False
+    await scene.actions.stop(await scene.store.stop(one.id, "asked"))
+    await scene.actions.terminate(await scene.store.terminate(one.id, "deleted"))
+    assert (await scene.read(one)).status is W.TERMINATED
+
+
+async def test_a_snapshot_that_vanished_is_not_the_same_as_nothing_to_keep(scene: Scene) -> None:
+    one = await scene.sleeps(await scene.add_machine())
+    write = scene.pool.target.write
+
+    def lost(*args: Any) -> Manifest:
+        manifest = write(*args)
+        scene.pool.target.kept.clear()
+        return manifest
+
+    scene.pool.target.write = lost  # type: ignore[method-assign]
+    await scene.actions.terminate(await scene.store.terminate(one.id, "deleted"))
+    one = await scene.read(one)
+    assert (one.status, one.error_code) == (W.STOPPED, "snapshot_not_found")
+    assert scene.pool.files(one.id) == [{"a.txt": "hello"}]
 
 
 async def test_what_was_terminated_comes_back_from_its_snapshot(scene: Scene) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,18 @@ async def test_no_snapshot_while_it_starts(agent, make_spec, runs, tmp_path: Pat
             agent.machine, "demo", SnapshotSpec(1, str(tmp_path / "snapshots"), "s1")
         )
     assert refused.value.code == "busy"
+
+
+async def test_a_boot_that_never_had_files_has_no_snapshot(agent, tmp_path: Path) -> None:
+    """Stopped before its home was made: "busy" would be asked again for ever."""
+    await agent.start("demo", 1)
+    await agent.agents.stop(agent.machine, "demo", 1)
+    shutil.rmtree(agent.home())
+    with pytest.raises(AgentRefused, match="no whole files") as refused:
+        await agent.agents.snapshot(
+            agent.machine, "demo", SnapshotSpec(1, str(tmp_path / "snapshots"), "s1")
+        )
+    assert refused.value.code == "not_found"
 
 
 async def test_too_large(agent, tmp_path: Path) -> None:
