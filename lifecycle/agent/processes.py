@@ -1,9 +1,9 @@
 """Processes of a workspace: whose they are, what they use, what they listen on, and their end.
 
-A workspace's processes are told by its uid where it has one of its own, and always by two
-variables they inherit: IDE_GATEWAY_BOOT={workspace}/{epoch} and IDE_GATEWAY_HOME={its home} (which
-keeps two installations on one host apart). So are found those that left the session, and those
-that a dead agent left behind.
+A workspace's processes are told by its uid where it has one of its own, and by two variables they
+inherit: IDE_GATEWAY_BOOT={workspace}/{epoch} and IDE_GATEWAY_HOME={its home} (which keeps two
+installations on one host apart). So are found those that left the session, and those that a dead
+agent left behind. Anybody can set these variables: in processes of a third user they mean nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -24,6 +25,9 @@ BOOT = "IDE_GATEWAY_BOOT"
 HOME = "IDE_GATEWAY_HOME"
 LAST_WORD = 1.0  # seconds that processes outside the IDE's group get between SIGTERM and SIGKILL
 UNKILLABLE_AFTER = 10.0  # seconds after SIGKILL; one that hangs in the kernel stays longer
+
+# Where 127.0.0.1 arrives, as the kernel spells it.
+_LOOPBACK = frozenset({"127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0"})
 
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, OSError)
 
@@ -81,8 +85,11 @@ def processes_of(owner: Owner) -> list[psutil.Process]:
 
 def _belongs(process: psutil.Process, owner: Owner) -> bool:
     try:
-        if owner.uid and process.uids().real == owner.uid:
+        uid = process.uids().real
+        if owner.uid and uid == owner.uid:
             return True
+        if owner.uid and uid != os.geteuid():  # our own: on its way to becoming the workspace's
+            return False
         environment = process.environ()
     except _GONE:
         return False
@@ -142,13 +149,27 @@ def _group(pid: int) -> int:
 
 
 def listening(owner: Owner) -> list[int]:
-    """TCP ports that the workspace's processes listen on. Blocks."""
-    ports: set[int] = set()
+    """TCP ports at which 127.0.0.1 leads to the workspace's processes, and to nobody else. Blocks."""
+    found: set[tuple[str, int]] = set()
     for process in processes_of(owner):
         with contextlib.suppress(*_GONE):
-            found = process.net_connections(kind="tcp")
-            ports |= {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
-    return sorted(ports)
+            found |= _listeners(process.net_connections(kind="tcp"))
+    ports = {port for address, port in found if address in _LOOPBACK}
+    either = {port for address, port in found if address == "::"} - ports
+    if either:
+        # That takes IPv4 as well, unless it was told not to and somebody else has the port there.
+        with contextlib.suppress(*_GONE):
+            taken = _listeners(psutil.net_connections(kind="tcp4"))
+            either -= {port for address, port in taken if address in _LOOPBACK}
+    return sorted(ports | either)
+
+
+def _listeners(connections: Iterable[Any]) -> set[tuple[str, int]]:
+    return {
+        (each.laddr.ip, each.laddr.port)
+        for each in connections
+        if each.status == psutil.CONN_LISTEN
+    }
 
 
 def usage(owners: Iterable[Owner]) -> dict[str, Usage]:

@@ -104,7 +104,11 @@ class LocalPool:
             # 0711: workspaces' users pass through to their homes, and list nothing.
             self._machines.mkdir(mode=0o711, parents=True, exist_ok=True)
             directory.mkdir(mode=0o711, exist_ok=True)
-            with (directory / "agent.log").open("ab") as log:
+            # 0600: with a failure it quotes the IDE's own output.
+            descriptor = os.open(
+                directory / "agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+            )
+            with open(descriptor, "ab") as log:
                 self._children[launch.machine_id] = subprocess.Popen(
                     argv,
                     env=_environment(launch.token),

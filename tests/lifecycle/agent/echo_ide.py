@@ -51,10 +51,24 @@ def spawn(detached, clean=""):
     return job.pid
 
 
-def listen():
-    extra = socket.create_server(("127.0.0.1", 0))
+def listen(address="127.0.0.1", port="0"):
+    extra = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    if address == "::":
+        extra.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, port != "0")
+    extra.bind((address, int(port)))
+    extra.listen()
     kept.append(extra)
     return extra.getsockname()[1]
+
+
+def pose(boot, home):
+    """Listen from a process that wears another workspace's mark."""
+    code = "import socket,time; s = socket.create_server(('127.0.0.1', 0));"
+    code += "print(s.getsockname()[1], flush=True); time.sleep(600)"
+    mark = dict(os.environ, IDE_GATEWAY_BOOT=boot, IDE_GATEWAY_HOME=home)
+    job = subprocess.Popen([sys.executable, "-c", code], env=mark, stdout=subprocess.PIPE)
+    kept.append(job)
+    return int(job.stdout.readline())
 
 
 def fetch(port):
@@ -83,6 +97,7 @@ CALLS = dict(
     listing=listing,
     spawn=spawn,
     listen=listen,
+    pose=pose,
     fetch=fetch,
     stubborn=stubborn,
     whoami=whoami,

@@ -57,6 +57,30 @@ async def test_a_neighbour_cannot_open_the_ide_over_loopback(agent) -> None:
 
 
 @root
+async def test_a_neighbours_process_that_wears_our_mark_is_not_ours(agent) -> None:
+    """Else the gateway would send our visitors, and the secret, to what the neighbour listens on."""
+    first = await agent.start("one", 1)
+    await agent.start("two", 1)
+    port = await agent.ask("two", "pose", boot="one/1", home=str(agent.home("one")))
+    assert await agent.agents.ports(agent.machine, "one") == [first.port]
+    assert port in await agent.agents.ports(agent.machine, "two")
+    await agent.stop("one", 1)
+    assert port in await agent.agents.ports(agent.machine, "two"), "nor is it ended with us"
+
+
+async def test_a_port_is_ours_only_where_loopback_leads_to_us(agent) -> None:
+    theirs = (await agent.start("two", 1)).port
+    await agent.start("one", 1)
+    own = await agent.ask("one", "listen")
+    both = await agent.ask("one", "listen", address="::")
+    for address in ("127.0.0.2", "::"):
+        assert await agent.ask("one", "listen", address=address, port=str(theirs)) == theirs
+    ports = await agent.agents.ports(agent.machine, "one")
+    assert {own, both} < set(ports)
+    assert theirs not in ports
+
+
+@root
 async def test_each_workspace_is_a_user_of_its_own(agent) -> None:
     # pytest's temporary directories are 0700 and the Python may be in /root: it runs all the same.
     assert "a user of its own" in agent.agent_log()
