@@ -83,6 +83,8 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         await super().send(message)
+        if self.close_sent and message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # refused, and so complete; uvicorn would log an error
         if self.early and message["type"] == "websocket.accept":
             early, self.early = self.early, b""
             self.transport.resume_reading()

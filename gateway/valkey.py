@@ -107,6 +107,7 @@ class Embedded:
         with redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0)) as client:
             while self.process is not None and self.process.poll() is None:
                 try:
+                    client.ping()  # refused while it loads; INFO is answered then already
                     self.version = str(client.info("server")["valkey_version"])
                     return
                 except redis.BusyLoadingError:

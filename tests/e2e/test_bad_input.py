@@ -424,6 +424,8 @@ def test_a_foreign_origin_on_a_websocket(place: Place) -> None:
     twice = [f"Origin: {mine.origin}"] * 2
     assert raw.handshake(place.port, "/ws", *mine.by_cookie, *twice).status == 400
     assert events_of(place, "session.opened") == opened
+    # What strangers send is no error of ours.
+    assert '"level": "error"' not in place.gateway.log.read_text()
 
 
 def events_of(place: Place, kind: str) -> int:
