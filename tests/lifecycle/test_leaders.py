@@ -164,7 +164,7 @@ async def days(world: World) -> None:
     await agreement.check_story()
 
 
-@pytest.mark.parametrize("at", [*range(1, 60, 2), *range(2, 60, 2)])
+@pytest.mark.parametrize("at", range(1, 51))
 async def test_a_leader_dies_at_any_step(
     world: World, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
