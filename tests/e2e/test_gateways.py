@@ -28,12 +28,15 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def two(server: Server, serve: Start, tmp_path: Path) -> Callable[..., Any]:
+async def two(
+    server: Server, serve: Start, tmp_path: Path, state: Redis, until: Any
+) -> Callable[..., Any]:
     """two(*flags) → (the one that leads, the other): data directories of their own, one Redis."""
 
     async def start(*flags: str) -> tuple[Gateway, Gateway]:
         given = ("--redis-url", server.url, *FLAGS, *flags)
         first = await serve(*given, data_dir=tmp_path / "a", env=KEY)
+        await until(lambda: leads(state, first), what="the first one leads")
         return first, await serve(*given, data_dir=tmp_path / "b", env=KEY)
 
     return start
@@ -43,6 +46,10 @@ async def holder(state: Redis) -> int:
     """Pid of the gateway that holds the lease, 0 while nobody does."""
     value = str(await state.get("lease:lifecycle") or "")
     return int(value.split(".")[1]) if value else 0
+
+
+async def leads(state: Redis, gateway: Gateway) -> bool:
+    return await holder(state) == pid(gateway)
 
 
 def pid(gateway: Gateway) -> int:
@@ -124,11 +131,9 @@ async def test_the_other_takes_over_from_a_killed_leader(
         assert await holder(state) == pid(a)
         a.kill()
         killed = time.monotonic()
-
-        async def taken() -> bool:
-            return await holder(state) == pid(b)
-
-        await until(taken, timeout=LEASE_TTL + 2, what="the other holds the lease")
+        await until(
+            lambda: leads(state, b), timeout=LEASE_TTL + 2, what="the other holds the lease"
+        )
         assert time.monotonic() - killed <= LEASE_TTL + 2
         # Work that only the leader does: a machine beside the dead leader's, and a boot on it.
         await client.running("bob")
@@ -189,11 +194,7 @@ async def test_the_leader_ends_and_the_other_goes_on(
     workspace = await client.running()
     assert a.stop() == 0
     assert len(b.machines()) == 1, "only the last gateway stops the machines"
-
-    async def taken() -> bool:
-        return await holder(state) == pid(b)
-
-    await until(taken, timeout=LEASE_TTL, what="the lease was given back")
+    await until(lambda: leads(state, b), timeout=LEASE_TTL, what="the lease was given back")
     assert (await client.status(workspace))["status"] == "running"
     assert b.stop() == 0
     assert b.machines() == []
@@ -205,18 +206,15 @@ async def test_two_on_one_data_directory(
     flags = ("--redis-url", server.url, *FLAGS)
     a, b = await asyncio.gather(*(serve(*flags, data_dir=tmp_path / "one") for _ in range(2)))
     assert a.machines_in == b.machines_in == tmp_path / "one"
-    if await holder(state) == pid(b):
+    await until(lambda: holder(state), what="one of them leads")
+    if await leads(state, b):
         a, b = b, a
     # They were started at once on an empty directory, and have one API key all the same.
     workspace = await client_of(a).running()
     client = client_of(b)
     assert (await client.status(workspace))["status"] == "running"
     a.kill()
-
-    async def taken() -> bool:
-        return await holder(state) == pid(b)
-
-    await until(taken, timeout=LEASE_TTL + 2, what="the other holds the lease")
+    await until(lambda: leads(state, b), timeout=LEASE_TTL + 2, what="the other holds the lease")
     status, _ = await client.api("POST", f"/api/workspaces/{workspace['workspaceId']}/stop")
     assert status in (200, 202)
     await client.becomes(workspace, "stopped")
@@ -263,7 +261,7 @@ def test_a_data_directory_may_be_moved(server: Server, tmp_path: Path) -> None:
 
 
 async def test_a_gateway_without_loops_serves_and_leads_nothing(
-    server: Server, serve: Start, tmp_path: Path, client_of: Any, state: Redis
+    server: Server, serve: Start, tmp_path: Path, client_of: Any, state: Redis, until: Any
 ) -> None:
     flags = ("--redis-url", server.url, *FLAGS)
     edge = await serve(*flags, "--lifecycle", "off", data_dir=tmp_path / "edge", env=KEY)
@@ -271,7 +269,7 @@ async def test_a_gateway_without_loops_serves_and_leads_nothing(
     _, workspace = await client.api("POST", "/api/workspaces", {"userId": "ada"})
     assert workspace["status"] == "queued"
     leader = await serve(*flags, data_dir=tmp_path / "leader", env=KEY)
-    assert await holder(state) == pid(leader)
+    await until(lambda: leads(state, leader), what="the one with the loops leads")
     workspace = await client.becomes(workspace, "running")
     token = (await client.enter(workspace))["token"]
     async with client.websocket(workspace, token=token) as ws:
