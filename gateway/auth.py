@@ -144,6 +144,21 @@ def check_origin(origin: str | None, expected: str, *, cookie_used: bool) -> boo
     return not cookie_used if origin is None else origin == expected
 
 
+def check_reader(headers: Headers, expected: str) -> bool:
+    """May whoever asks have this, which changes nothing? Any page of this origin, and any person who comes.
+
+    Not the page of a sibling: it is of the same site, so the browser sends our cookie along, and what is
+    embedded (a script, an image) or opened by the workspace's own CORS would be its to read.
+    """
+    headers = list(headers)
+    said = dict(headers)
+    if said.get(b"sec-fetch-mode") == b"navigate":
+        return True
+    return origin_header(headers) in (None, expected) and (
+        said.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin")
+    )
+
+
 def origin_header(headers: Headers) -> str | None:
     """The Origin header; several are joined, and so equal to no origin."""
     values = [value.decode("latin-1") for name, value in headers if name == b"origin"]

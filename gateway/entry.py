@@ -26,7 +26,11 @@ _MAX_NEXT = 2048
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a code was good for. workspace: "" for kind home. next: a path on the origin entered."""
+    """What a code was good for. next: a path on the origin entered.
+
+    workspace: the label of that one host, "ada-x2k4" or "8080--ada-x2k4": what is served at a port may
+    see the codes that come there, and must not enter the IDE with one. "" for kind home.
+    """
 
     kind: Kind
     user: str

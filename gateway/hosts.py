@@ -104,15 +104,22 @@ def place_of_label(label: str) -> WorkspaceHost | PortHost | None:
     return None
 
 
+def label_of(place: WorkspaceHost | PortHost) -> str:
+    """The other way round."""
+    match place:
+        case WorkspaceHost(workspace):
+            return workspace
+        case PortHost(workspace, port):
+            return f"{port}--{workspace}"
+
+
 def host_of(place: Place, public: PublicUrl) -> str:
     """What a browser sends as Host for this place; the scheme's own port is left out, as browsers do."""
     match place:
         case Base():
             host = public.host
-        case WorkspaceHost(workspace):
-            host = f"{workspace}.{public.host}"
-        case PortHost(workspace, port):
-            host = f"{port}--{workspace}.{public.host}"
+        case WorkspaceHost() | PortHost():
+            host = f"{label_of(place)}.{public.host}"
     return host if public.port == _DEFAULT_PORTS[public.scheme] else f"{host}:{public.port}"
 
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from gateway import pages
 from gateway.entry import Grant, safe_next
-from gateway.hosts import PortHost, WorkspaceHost, place_of_label
+from gateway.hosts import PortHost, WorkspaceHost, label_of, place_of_label
 from gateway.pages import BASE_ASSETS, render
 from gateway.progress import Progress
 from lifecycle.model import Workspace, WorkspaceStatus
@@ -33,7 +33,7 @@ Redeem = Callable[[str], Awaitable[Grant | None]]
 """Take a code; it is gone then, whatever it was for. None: unknown, used or too old."""
 
 Mint = Callable[[str, str, str], Awaitable[str]]
-"""(user, workspace, next) → a one-use code for that workspace's host."""
+"""(user, label, next) → a one-use code for the host of that label."""
 
 
 class Records(Protocol):
@@ -99,19 +99,20 @@ def enter(redeem: Redeem, cookie: Callable[[str], str]) -> Endpoint:
 def workspace_enter(
     redeem: Redeem, cookie: Callable[[str, str], str], home: str
 ) -> WorkspaceEndpoint:
-    """GET /_gateway/enter?code=&next= on a workspace's host. cookie(workspace, user): a Set-Cookie value."""
+    """GET /_gateway/enter?code=&next= on the host of a label. cookie(workspace, user): a Set-Cookie value."""
 
-    async def endpoint(request: Request, workspace_id: str) -> Response:
+    async def endpoint(request: Request, label: str) -> Response:
         if early := _only_looking(request):
             return early
+        place = place_of_label(label)
         try:
             entry = await redeem(request.query_params.get("code", ""))
         except StoreUnavailable:
             return render(pages.unavailable("/"))
-        if entry is None or entry.kind != "workspace" or entry.workspace != workspace_id:
+        if place is None or entry is None or (entry.kind, entry.workspace) != ("workspace", label):
             return render(pages.code_expired(home))
         wanted = entry.next if entry.next != "/" else request.query_params.get("next", "/")
-        return _go(safe_next(wanted), cookie(workspace_id, entry.user))
+        return _go(safe_next(wanted), cookie(place.workspace, entry.user))
 
     return endpoint
 
@@ -135,7 +136,8 @@ def open_workspace(
             workspace = await store.get(place.workspace)
             if workspace is None or workspace.user_id != user:
                 return render(pages.not_found("/"), BASE_ASSETS)
-            code = await mint(user, workspace.id, safe_next(request.query_params.get("next", "/")))
+            wanted = safe_next(request.query_params.get("next", "/"))
+            code = await mint(user, label_of(place), wanted)
         except StoreUnavailable:
             return render(pages.unavailable(here_of(request)), BASE_ASSETS)
         return _go(f"{origin(place)}/_gateway/enter?{urlencode({'code': code})}")

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import auth, closing, headers, pages
 from gateway.heartbeats import Heartbeats, TooManySessions
-from gateway.hosts import PortHost, PublicUrl, WorkspaceHost, host_of, origin_of
+from gateway.hosts import PortHost, PublicUrl, WorkspaceHost, host_of, label_of, origin_of
 from gateway.metrics import Metrics
 from gateway.proxy import HttpProxy, UpstreamDown
 from gateway.relay import hand_over, refuse
@@ -115,6 +115,11 @@ class WorkspaceApp:
             cookie_used=who.by_cookie,
         )
 
+    def _asker_ok(self, scope: Scope, who: auth.Principal, place: WorkspaceHost | PortHost) -> bool:
+        if scope["method"] in _SAFE:
+            return auth.check_reader(scope["headers"], origin_of(place, self._public))
+        return self._origin_ok(scope, who, place)
+
     # HTTP
 
     async def _http(
@@ -122,20 +127,20 @@ class WorkspaceApp:
     ) -> Response | None:
         """A response to send, or None when it was proxied."""
         request = Request(scope, receive)
-        path = request.url.path
+        path: str = scope["path"]
         if path.startswith(pages.WORKSPACE_ASSETS + "/"):
             inner = dict(scope, path=path.removeprefix(pages.WORKSPACE_ASSETS), root_path="")
             await self._assets(inner, receive, send)
             return None
         if path == OURS + "enter":
-            return await self._enter(request, place.workspace)
+            return await self._enter(request, label_of(place))
         try:
             who = self._who(scope, place.workspace)
         except auth.BadCookies as error:
             return _problem(400, "bad_cookies", str(error))
         if isinstance(who, auth.Nobody):
             return self._ask_in(request, place)
-        if scope["method"] not in _SAFE and not self._origin_ok(scope, who, place):
+        if not self._asker_ok(scope, who, place):
             return _problem(
                 403, "bad_origin", f"this may only be asked by {origin_of(place, self._public)}"
             )
@@ -157,11 +162,10 @@ class WorkspaceApp:
 
     def _ask_in(self, request: Request, place: WorkspaceHost | PortHost) -> Response:
         """The base host knows who this browser is: let it send the person back with a code."""
-        label = place.workspace
-        if isinstance(place, PortHost):
-            label = f"{place.port}--{label}"
-        if is_navigation(request.headers, request.method) and not request.url.path.startswith(OURS):
-            link = f"{self._home}open/{label}?next={quote(here_of(request), safe='')}"
+        if is_navigation(request.headers, request.method) and not request.scope["path"].startswith(
+            OURS
+        ):
+            link = f"{self._home}open/{label_of(place)}?next={quote(here_of(request), safe='')}"
             return RedirectResponse(link, 303, {"cache-control": "no-store"})
         return _problem(
             401,
@@ -172,7 +176,7 @@ class WorkspaceApp:
 
     async def _own(self, request: Request, workspace: Workspace) -> Response:
         """The gateway's own paths on this host."""
-        below = request.url.path.removeprefix(OURS)
+        below = request.scope["path"].removeprefix(OURS)
         endpoint = self._ours.get((request.method, below))
         if endpoint is None:
             return self._sorry(request, pages.not_found(self._home), "not_found")

@@ -19,6 +19,7 @@ from gateway.auth import (
     authorization_is_ours,
     bearer,
     check_origin,
+    check_reader,
     cookie_name,
     identify_base,
     identify_workspace,
@@ -265,6 +266,29 @@ def test_two_origin_headers_are_none_of_ours() -> None:
     assert origin_header([one]) == ORIGIN
     assert origin_header([]) is None
     assert not check_origin(origin_header([one, one]), ORIGIN, cookie_used=True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "may_read"),
+    [
+        ({}, True),
+        ({"origin": ORIGIN}, True),
+        ({"origin": "http://w2.localhost:8000"}, False),
+        ({"origin": "http://8080--w1.localhost:8000"}, False),
+        ({"origin": "null"}, False),
+        ({"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}, True),
+        ({"sec-fetch-site": "none", "sec-fetch-mode": "no-cors"}, True),
+        ({"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors"}, False),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, False),
+        ({"sec-fetch-site": "cross-site"}, False),
+        ({"sec-fetch-site": "same-site", "sec-fetch-mode": "navigate"}, True),
+        ({"sec-fetch-site": "same-origin", "origin": "http://w2.localhost:8000"}, False),
+    ],
+)
+def test_a_siblings_page_reads_nothing(headers: dict[str, str], may_read: bool) -> None:
+    """Under one domain all workspaces are one site: SameSite cookies do not keep them apart."""
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    assert check_reader(pairs, ORIGIN) is may_read
 
 
 def test_only_cookies_can_be_ridden() -> None:

@@ -78,6 +78,7 @@ class World:
             "w1": Grant("workspace", "ada", "w1", "/lab?a=1"),
             "bare": Grant("workspace", "ada", "w1", "/"),
             "w2": Grant("workspace", "ada", "w2", "/"),
+            "port": Grant("workspace", "ada", "8080--w1", "/"),
         }
         self.away = False
         self.progress = Progress(self, self, self.eta, self.log)  # type: ignore[arg-type]
@@ -209,10 +210,22 @@ async def test_a_workspace_code_opens_that_workspace_only() -> None:
     good = await enter(request("/_gateway/enter?code=w1&next=/ignored"), "w1")
     assert (good.status_code, good.headers["location"]) == (303, "/lab?a=1")
     assert good.headers["set-cookie"] == "ws=w1,ada"
-    for code in ("w1", "w2", "home", "x"):
+    for code in ("w1", "w2", "home", "port", "x"):
         refused = await enter(request(f"/_gateway/enter?code={code}"), "w1")
         assert refused.status_code == 401
         assert "set-cookie" not in refused.headers
+
+
+async def test_a_ports_code_opens_that_port_only() -> None:
+    """What listens there may catch it, with a service worker: it must not lead into the IDE."""
+    world = World(W.RUNNING)
+    enter = visits.workspace_enter(world.redeem, lambda w, user: f"ws={w},{user}", HOME)
+    good = await enter(request("/_gateway/enter?code=port"), "8080--w1")
+    assert (good.status_code, good.headers["set-cookie"]) == (303, "ws=w1,ada")
+    assert (await enter(request("/_gateway/enter?code=w1"), "8080--w1")).status_code == 401
+    opened = visits.open_workspace(world, lambda _: "ada", world.mint, lambda place: "http://x")
+    response = await opened(request("/open/8080--w1", params={"id": "8080--w1"}))
+    assert response.headers["location"] == "http://x/_gateway/enter?code=ada-8080--w1-%2F"
 
 
 @pytest.mark.parametrize(
