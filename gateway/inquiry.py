@@ -1,0 +1,78 @@
+"""What pages and the API ask of records and machines: how long it takes, what an IDE said, where it listens."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from lifecycle.agents import AgentError, Agents
+from lifecycle.model import MachineStatus, Workspace
+from lifecycle.queueing import eta_seconds
+from lifecycle.stores import StoreError
+from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.redis import RedisStore
+
+log = structlog.get_logger(__name__)
+
+MACHINE_LEAD = 2.0  # seconds a local machine takes to be ready
+PACE_FRESH = 1.0  # seconds; a list asks once per row
+PORTS_FRESH = 3.0  # seconds a machine's word on a workspace's ports is believed
+PORTS_MAX = 1000  # workspaces whose ports are remembered; above it all are asked for again
+LOG_LINES = 60
+
+
+class Inquiry:
+    def __init__(self, store: RedisStore, fleet: RedisFleet, agents: Agents, slots: int) -> None:
+        """slots: workspaces a machine takes."""
+        self._store, self._fleet, self._agents, self._slots = store, fleet, agents, slots
+        self._pace_known: tuple[float, int, list[float]] = (0.0, 0, [])
+        self._ports_known: dict[tuple[str, int], tuple[float, frozenset[int]]] = {}
+
+    async def eta(self, position: int) -> float:
+        """Seconds until the workspace in that place of the queue is likely to run."""
+        free, boots = await self._pace()
+        return eta_seconds(position, free, boots, MACHINE_LEAD, self._slots)
+
+    async def _pace(self) -> tuple[int, list[float]]:
+        """Free slots, and recent boots' durations."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._pace_known[0]:
+            machines = await self._fleet.machines()
+            ready = [m for m in machines if m.status is MachineStatus.READY]
+            free = sum(max(0, m.slots - m.occupied) for m in ready)
+            self._pace_known = (now + PACE_FRESH, free, await self._store.boot_seconds())
+        return self._pace_known[1:]
+
+    async def place(self, workspace: Workspace) -> tuple[int | None, float | None]:
+        """Its place in the queue and the seconds until it runs; None when it is not queued."""
+        position = await self._store.queue_position(workspace.id)
+        return position, None if position is None else await self.eta(position)
+
+    async def ide_log(self, workspace: Workspace) -> str:
+        """The last lines of its IDE's output; "" when nobody has them."""
+        machine = await self._fleet.machine(workspace.machine_id)
+        if machine is None:
+            return ""
+        try:
+            return await self._agents.log(machine, workspace.id, LOG_LINES)
+        except AgentError:
+            return ""
+
+    async def ports(self, workspace: Workspace) -> frozenset[int]:
+        """What its own processes listen on, as its machine says: nobody else's port is dialled."""
+        key = (workspace.id, workspace.epoch)
+        now = asyncio.get_running_loop().time()
+        known = self._ports_known.get(key)
+        if known is not None and now < known[0]:
+            return known[1]
+        try:
+            machine = await self._fleet.machine(workspace.machine_id)
+            ports = frozenset(await self._agents.ports(machine, workspace.id) if machine else ())
+        except (AgentError, StoreError) as error:
+            log.warning("ports.unknown", workspace=workspace.id, why=str(error))
+            return known[1] if known is not None else frozenset()
+        if len(self._ports_known) > PORTS_MAX:
+            self._ports_known.clear()
+        self._ports_known[key] = (now + PORTS_FRESH, ports)
+        return ports
