@@ -681,3 +681,19 @@ async def test_a_machine_that_knows_more_than_redis_boots_beyond_that(world: Wor
     agent.change(WorkspaceReport(one.id, 5, "stopped"))
     await world.rounds(leader)
     assert (await runs(world, leader)).epoch == 6
+
+
+async def test_a_boot_that_is_newer_than_the_records_is_noticed_without_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report that tells of it comes while the loop still holds the records from before it; nothing
+    changes on the machine after that, so the next report would be long in coming."""
+    leader = world.leader()
+    await runs(world, leader)
+    await leader.rest()
+    monkeypatch.setattr(loops, "STATUS_WAIT", 60)
+    leader = world.leader()
+    await world.rounds(leader)  # it is in its long poll now, with records that do not know bob
+    await world.wake("bob")
+    await world.rounds(leader)
+    assert [w.status for w in await world.store.list("bob")] == [W.RUNNING]
