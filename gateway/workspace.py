@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -130,7 +131,10 @@ class WorkspaceApp:
         path: str = scope["path"]
         if path.startswith(pages.WORKSPACE_ASSETS + "/"):
             inner = dict(scope, path=path.removeprefix(pages.WORKSPACE_ASSETS), root_path="")
-            await self._assets(inner, receive, send)
+            try:
+                await self._assets(inner, receive, send)
+            except HTTPException as error:
+                return _problem(error.status_code, "not_found", "there is no such file")
             return None
         if path == OURS + "enter":
             return await self._enter(request, label_of(place))
