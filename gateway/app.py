@@ -39,7 +39,7 @@ from lifecycle.actions import Actions, NotNow, Plan
 from lifecycle.agent.contract import Manifest
 from lifecycle.agents import Agents
 from lifecycle.lease import Lease
-from lifecycle.loops import Loops, Times, every
+from lifecycle.loops import Loops
 from lifecycle.model import Event, MachineStatus, WorkspaceStatus
 from lifecycle.news import News
 from lifecycle.pools.local import LocalPool
@@ -49,6 +49,7 @@ from lifecycle.stores.connection import connect
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
 from lifecycle.stores.signals import RedisSignals
+from lifecycle.ticks import Times, every
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +93,7 @@ class Application:
         )
         self._metrics = Metrics(__version__)
         self._agents = Agents()
-        self._inquiry = Inquiry(self._store, self._fleet, self._agents, settings.slots)
+        self._inquiry = Inquiry(self._store, self._fleet, self._agents)
         self._pool = LocalPool(
             settings.data_dir,
             workspace_user=settings.workspace_user,

@@ -23,16 +23,15 @@ LOG_LINES = 60
 
 
 class Inquiry:
-    def __init__(self, store: RedisStore, fleet: RedisFleet, agents: Agents, slots: int) -> None:
-        """slots: workspaces a machine takes."""
-        self._store, self._fleet, self._agents, self._slots = store, fleet, agents, slots
+    def __init__(self, store: RedisStore, fleet: RedisFleet, agents: Agents) -> None:
+        self._store, self._fleet, self._agents = store, fleet, agents
         self._pace_known: tuple[float, int, list[float]] = (0.0, 0, [])
         self._ports_known: dict[tuple[str, int], tuple[float, frozenset[int]]] = {}
 
     async def eta(self, position: int) -> float:
         """Seconds until the workspace in that place of the queue is likely to run."""
         free, boots = await self._pace()
-        return eta_seconds(position, free, boots, MACHINE_LEAD, self._slots)
+        return eta_seconds(position, free, boots, MACHINE_LEAD)
 
     async def _pace(self) -> tuple[int, list[float]]:
         """Free slots, and recent boots' durations."""

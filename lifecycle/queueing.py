@@ -27,11 +27,11 @@ def boost_ms(priority: str) -> int:
 
 
 def eta_seconds(
-    position: int, free_slots: int, boots: Sequence[float], machine_lead: float, slots: int
+    position: int, free_slots: int, boots: Sequence[float], machine_lead: float
 ) -> float:
     """Seconds until the workspace in that place (1 is next) is likely to run.
 
-    Those within the free slots need one boot; the others first need machines, `slots` to each.
+    Those within the free slots need one boot; the others first need a machine, launched side by side.
     boots: durations of recent boots. machine_lead: seconds a machine takes to be ready.
     """
     boot = median(boots) if boots else FIRST_BOOT_GUESS

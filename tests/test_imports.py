@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 NEVER = {
     "lifecycle": ("gateway", "static"),
     "lifecycle.agent": (
-        "lifecycle.stores", "lifecycle.pools", "lifecycle.loops", "lifecycle.actions",
+        "lifecycle.stores", "lifecycle.pools", "lifecycle.loops", "lifecycle.machines", "lifecycle.sweeps", "lifecycle.actions",
         "lifecycle.agents", "lifecycle.lease", "lifecycle.news",
     ),
     "lifecycle.snapshots": ("lifecycle.stores", "lifecycle.pools", "lifecycle.agents"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from lifecycle import errands, loops
+from lifecycle import errands, machines
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import NoCapacity
@@ -28,8 +28,8 @@ Until = Callable[..., Awaitable[object]]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(loops, "UNREACHABLE_RETRY", 0.02)
-    monkeypatch.setattr(loops, "STATUS_WAIT", 0.1)
+    monkeypatch.setattr(machines, "UNREACHABLE_RETRY", 0.02)
+    monkeypatch.setattr(machines, "STATUS_WAIT", 0.1)
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ async def test_a_whole_life(world: World) -> None:
     world.pool.disks["m-1"].of[one.id]["a.txt"] = "mine"
 
     await world.later(59.5)
-    await leader.loops.sweep_idle()
+    await leader.loops.sweeps.idle()
     assert (await world.read(one)).status is W.RUNNING
     await world.later(1)
-    await leader.loops.sweep_idle()
+    await leader.loops.sweeps.idle()
     one = await world.gets(leader, one, W.STOPPED)
     assert (one.reason, world.pool.where(one.id)) == ("idle", [])
 
@@ -77,10 +77,10 @@ async def test_a_whole_life(world: World) -> None:
     one = await world.gets(leader, one, W.STOPPED)
 
     await world.later(599)
-    await leader.loops.sweep_retention()
+    await leader.loops.sweeps.retention()
     assert (await world.read(one)).status is W.STOPPED
     await world.later(2)
-    await leader.loops.sweep_retention()
+    await leader.loops.sweeps.retention()
     one = await world.gets(leader, one, W.TERMINATED)
     assert (one.machine_id, world.pool.files(one.id)) == ("", [])
 
@@ -100,7 +100,7 @@ async def test_activity_keeps_it_alive(world: World) -> None:
     for _ in range(3):
         await world.later(50)
         await world.flush(active={one.id: 0})
-        await leader.loops.sweep_idle()
+        await leader.loops.sweeps.idle()
     assert (await world.read(one)).status is W.RUNNING
 
 
@@ -200,12 +200,12 @@ async def test_a_snapshot_that_fails_ends_nothing_and_is_tried_at_the_next_sweep
     await world.later(700)
     since = (await world.read(one)).status_since_ms
     world.pool.target.failing = SnapshotError("disk_full", "no room left on device")
-    await leader.loops.sweep_retention()
+    await leader.loops.sweeps.retention()
     one = await world.gets(leader, one, W.STOPPED)
     assert (one.error_code, one.status_since_ms) == ("snapshot_disk_full", since)
     assert world.pool.files(one.id) == [{"a.txt": "ada's"}]
     world.pool.target.failing = None
-    await leader.loops.sweep_retention()
+    await leader.loops.sweeps.retention()
     one = await world.gets(leader, one, W.TERMINATED)
     assert one.error_code == ""
 
@@ -287,13 +287,13 @@ async def test_an_agent_that_does_not_answer_stops_and_fails_nothing(world: Worl
     await world.later(3600)
     await _unheard_for(world, "m-1", 3600)
     await world.flush()
-    await leader.loops.sweep_idle()
+    await leader.loops.sweeps.idle()
     assert (await world.read(one)).status is W.RUNNING, "unknown is never idle"
     assert (await world.machine()).status is M.READY
 
     world.pool.agents["m-1"].hung = False
     await world.rounds(leader)
-    await leader.loops.sweep_idle()
+    await leader.loops.sweeps.idle()
     await world.gets(leader, one, W.STOPPED)
 
 
@@ -349,8 +349,8 @@ async def test_while_redis_is_away_nothing_happens_and_then_it_goes_on(
             process.terminate()
             await asyncio.to_thread(process.wait, 10)
             for tick in (
-                leader.loops.tend_pool, leader.loops.work, leader.loops.sweep_idle,
-                leader.loops.sweep_retention, leader.loops.sweep_sessions,
+                leader.loops.machines.tend, leader.loops.work, leader.loops.sweeps.idle,
+                leader.loops.sweeps.retention, leader.loops.sweeps.sessions,
             ):  # fmt: skip
                 with pytest.raises(StoreUnavailable):
                     await tick()
@@ -375,22 +375,22 @@ async def test_the_first_sweep_after_an_outage_waits_for_a_whole_window(world: W
     # Redis was away for two minutes. Its first visitor is the sweep.
     await world.later(120)
     await world.redis.incrby(keys.LAST, -120_000)
-    await leader.loops.sweep_idle()
-    await leader.loops.sweep_sessions()
+    await leader.loops.sweeps.idle()
+    await leader.loops.sweeps.sessions()
     await world.flush()
-    await leader.loops.sweep_idle()
-    await leader.loops.sweep_sessions()
+    await leader.loops.sweeps.idle()
+    await leader.loops.sweeps.sessions()
     assert (await world.read(one)).status is W.RUNNING
     assert await world.redis.zcard(keys.SESSIONS) == 1
     # Thirty seconds of heartbeats later the session is known to be dead, in sixty the rest.
     await world.later(31)
-    await leader.loops.sweep_sessions()
+    await leader.loops.sweeps.sessions()
     assert await world.redis.zcard(keys.SESSIONS) == 0
-    await leader.loops.sweep_idle()
+    await leader.loops.sweeps.idle()
     assert (await world.read(one)).status is W.RUNNING
     await world.later(30)
     await world.rounds(leader)  # its machine reports
-    await leader.loops.sweep_idle()
+    await leader.loops.sweeps.idle()
     assert (await world.read(one)).status is not W.RUNNING
 
 
@@ -400,10 +400,10 @@ async def test_a_silent_gateways_sessions_count_until_its_last_word(world: World
     await world.signals.flush("other", Flush(connections={one.id: 1}))
     await world.later(100)
     await world.redis.zincrby(keys.GATEWAYS, -50_000, "other")
-    await leader.loops.sweep_idle()
+    await leader.loops.sweeps.idle()
     assert (await world.read(one)).status is W.RUNNING
     await world.redis.zincrby(keys.GATEWAYS, -11_000, "other")
-    await leader.loops.sweep_idle()
+    await leader.loops.sweeps.idle()
     assert (await world.read(one)).status is W.STOPPING
 
 
@@ -411,10 +411,10 @@ async def test_a_gateway_that_never_came_back_is_forgotten(world: World) -> None
     leader = world.leader()
     await world.signals.flush("gone", Flush(connections={"w1": 1}))
     await world.redis.zincrby(keys.GATEWAYS, -3_590_000, "gone")
-    await leader.loops.sweep_sessions()
+    await leader.loops.sweeps.sessions()
     assert "gone" in await world.signals.gateways()
     await world.redis.zincrby(keys.GATEWAYS, -11_000, "gone")
-    await leader.loops.sweep_sessions()
+    await leader.loops.sweeps.sessions()
     assert "gone" not in await world.signals.gateways()
 
 
@@ -422,8 +422,8 @@ async def test_a_clock_that_jumps_is_noticed(world: World, monkeypatch: pytest.M
     leader = world.leader()
     await world.flush()
     before = await world.signals.trusted_since_ms()
-    await leader.loops.watch_clock()
-    await leader.loops.watch_clock()
+    await leader.loops.sweeps.clock()
+    await leader.loops.sweeps.clock()
     assert await world.signals.trusted_since_ms() == before
     real = world.store.now_ms
     for jump in (3_600_000, 0):  # forward, and back again
@@ -433,7 +433,7 @@ async def test_a_clock_that_jumps_is_noticed(world: World, monkeypatch: pytest.M
 
         await world.redis.set(keys.SINCE, 5)
         monkeypatch.setattr(world.store, "now_ms", jumped)
-        await leader.loops.watch_clock()
+        await leader.loops.sweeps.clock()
         assert (await world.signals.trusted_since_ms() or 0) > 5
 
 
@@ -614,7 +614,7 @@ async def test_a_launch_whose_answer_was_lost_is_found_not_repeated(world: World
     world.pool.gate = lost
     await world.flush()
     with pytest.raises(ConnectionResetError):
-        await leader.loops.tend_pool()
+        await leader.loops.machines.tend()
     assert (await world.gets(leader, one, W.RUNNING)).machine_id == "m-1"
     assert list(world.pool.disks) == ["m-1"]
 
@@ -647,7 +647,7 @@ async def test_a_stale_report_never_fails_a_newer_boot(world: World) -> None:
         (WorkspaceReport(old.id, 1, "stopped"),),
     ):
         stale = replace(agent.report(), workspaces=rows)
-        await leader.loops._take_report(machine, [old], stale)
+        await leader.loops.machines._take_report(machine, [old], stale)
     assert await world.read(new) == new
     assert world.pool.where(new.id) == ["m-1"]
 
@@ -691,7 +691,7 @@ async def test_a_boot_that_is_newer_than_the_records_is_noticed_without_waiting(
     leader = world.leader()
     await runs(world, leader)
     await leader.rest()
-    monkeypatch.setattr(loops, "STATUS_WAIT", 60)
+    monkeypatch.setattr(machines, "STATUS_WAIT", 60)
     leader = world.leader()
     await world.rounds(leader)  # it is in its long poll now, with records that do not know bob
     await world.wake("bob")

@@ -40,7 +40,7 @@ def test_what_is_no_priority_is_refused(priority: str) -> None:
 
 
 def eta(position: int, free: int = 0, boots: tuple[float, ...] = (4.0,)) -> float:
-    return eta_seconds(position, free, boots, machine_lead=2.0, slots=5)
+    return eta_seconds(position, free, boots, machine_lead=2.0)
 
 
 def test_within_the_free_slots_one_boot_is_waited_for_beyond_them_a_machine_too() -> None:

@@ -11,13 +11,14 @@ from typing import Any
 from redis.asyncio import Redis
 
 from lifecycle.actions import Actions, Plan
-from lifecycle.loops import Loops, Times
+from lifecycle.loops import Loops
 from lifecycle.model import Machine, Workspace, WorkspaceStatus
 from lifecycle.news import News
 from lifecycle.stores import keys
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
 from lifecycle.stores.signals import Flush, RedisSignals
+from lifecycle.ticks import Times
 from tests.lifecycle.fakes import FakeAgents, FakePool
 
 W = WorkspaceStatus
@@ -42,7 +43,7 @@ class Leader:
 
     async def tick(self) -> None:
         """One turn of every loop but the sweeps."""
-        await self.loops.tend_pool()
+        await self.loops.machines.tend()
         await self.loops.work()
 
     async def rest(self) -> None:
