@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -21,6 +22,9 @@ QUEUE_INTERVAL = 2.0
 
 LOOK_INTERVAL = 5.0
 """Seconds between looks at the record without news: an event lost on the way delays, it never strands."""
+
+MAX_STREAMS = 20
+"""Open streams of one workspace in this process. Who asks for more gets one account, and asks again."""
 
 LOG_MAX_CHARS = 16_384
 """What a page shows of the IDE's log; the older part is cut off."""
@@ -160,6 +164,7 @@ class Progress:
 
     def __init__(self, store: Records, news: News, eta: Eta, log: Log) -> None:
         self._store, self._news, self._eta, self._log = store, news, eta, log
+        self._streams: Counter[str] = Counter()
 
     async def look(self, workspace_id: str) -> dict[str, Any]:
         """One account of it. While the store is away that is an account, too."""
@@ -215,13 +220,19 @@ class Progress:
     async def respond(self, request: Request, workspace_id: str) -> Response:
         """GET /_gateway/progress. A stream, or one account for `Accept: application/json`. Wakes nothing."""
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        if "text/event-stream" not in request.headers.get("accept", ""):
+        wanted = "text/event-stream" in request.headers.get("accept", "")
+        if not wanted or self._streams[workspace_id] >= MAX_STREAMS:
             return JSONResponse(await self.look(workspace_id), headers=headers)
         return EventSourceResponse(self._lines(workspace_id), headers=headers, ping=15)
 
     async def _lines(self, workspace_id: str) -> AsyncIterator[dict[str, str]]:
-        async for account in self.follow(workspace_id):
-            yield {"data": json.dumps(account, ensure_ascii=False)}
+        self._streams[workspace_id] += 1
+        try:
+            async for account in self.follow(workspace_id):
+                yield {"data": json.dumps(account, ensure_ascii=False)}
+        finally:
+            self._streams[workspace_id] -= 1
+            self._streams += Counter()  # those without any are forgotten
 
 
 async def _next(events: AsyncIterator[Event]) -> Event | None:

@@ -109,7 +109,10 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    gateway = Gateway(tmp_path_factory.mktemp("matrix") / "data", *IDE_FLAGS)
+    data = tmp_path_factory.mktemp("matrix") / "data"
+    data.mkdir(mode=0o755)  # made by an operator: nobody else may read what is in it all the same
+    data.chmod(0o755)
+    gateway = Gateway(data, *IDE_FLAGS)
     try:
         asyncio.run(gateway.start())
         yield World(gateway)
@@ -534,6 +537,31 @@ def test_a_siblings_page_reads_and_embeds_nothing(world: World, how: str) -> Non
     loads = ("Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: script")
     for fetch in (follows, loads):
         assert w.ask(w.mine.host, "GET", "/echo", line, *fetch).status == 200
+
+
+# What others on the host may read.
+
+OPEN_TO_ALL = {"lock", "passwd", "group"}
+"""Files without a secret: a pid, and the accounts that a workspace sees."""
+
+
+def reachable(directory: Path) -> Iterator[Path]:
+    """What lies in it and in those below that let others pass through."""
+    for path in directory.iterdir():
+        yield path
+        if path.is_dir() and path.stat().st_mode & 0o011:
+            yield from reachable(path)
+
+
+def test_the_data_directory_tells_other_users_nothing(world: World) -> None:
+    w = world
+    key = f"/api/workspaces/{w.mine.id}/snapshot"
+    assert w.key("POST", key).status == 200
+    for path in reachable(w.gateway.data_dir):
+        if path.name not in OPEN_TO_ALL:
+            assert path.lstat().st_mode & 0o077 in ((0, 0o011) if path.is_dir() else (0,)), path
+    for path in w.gateway.data_dir.glob("machines/*/workspaces/*/home"):
+        assert path.stat().st_mode & 0o777 == 0o700
 
 
 # What a path may say.

@@ -254,3 +254,23 @@ async def test_an_event_source_gets_a_stream_and_a_poll_gets_one_account() -> No
     assert b'"status":"stopped"' in bytes(one.body)
     assert world.record is not None
     assert world.record.status is W.STOPPED
+
+
+async def test_a_workspaces_streams_are_bounded() -> None:
+    """Its own page can open as many as it likes: each would hold a connection and ask Redis."""
+    world = World(W.STOPPED)
+    look = Progress(world, world, world.eta, world.log)
+    streams = []
+    for _ in range(progress.MAX_STREAMS):
+        stream = await look.respond(asking("text/event-stream"), "w1")
+        assert isinstance(stream, EventSourceResponse)
+        streams.append(aiter(stream.body_iterator))
+        await anext(streams[-1])
+    more = await look.respond(asking("text/event-stream"), "w1")
+    assert b'"status":"stopped"' in bytes(more.body)
+    other = await look.respond(asking("text/event-stream"), "w2")
+    assert isinstance(other, EventSourceResponse)
+    await streams[0].aclose()
+    assert isinstance(await look.respond(asking("text/event-stream"), "w1"), EventSourceResponse)
+    for stream in streams:
+        await stream.aclose()
