@@ -64,8 +64,9 @@ async def launch(
     environment = environment_of(where, spec.epoch, command, os.environ)
     program = find(command.argv[0], environment["PATH"], where.home, machine_id)
     directories = [where.home, where.run]
-    steps = disk_view(isolation, uid, directories, program, where.accounts) if uid else []
-    argv = confined([str(program), *command.argv[1:]], uid, where.home, steps)
+    rest = command.argv[1:]
+    steps = disk_view(isolation, uid, directories, program, rest, where.accounts) if uid else []
+    argv = confined([str(program), *rest], uid, where.home, steps)
     log = output.begin(where.log)
     try:
         process = await asyncio.create_subprocess_exec(

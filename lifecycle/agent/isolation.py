@@ -177,14 +177,36 @@ def _installation(program: Path) -> Path:
     return prefix if plain else directory
 
 
-def disk_view(
-    found: Isolation, uid: int, writable: Iterable[Path], program: Path, accounts: dict[str, str]
-) -> list[Step]:
-    """The steps for one workspace. accounts: "/etc/passwd" and the like → the file shown instead.
+def named(words: Iterable[str]) -> set[Path]:
+    """Files and directories that a command names by their absolute path, as in `--config=/etc/ide.toml`."""
+    candidates = (Path(word.rpartition("=")[2]) for word in words)
+    return {path for path in candidates if path.is_absolute() and os.path.lexists(path)}
 
-    Raises BootFailed("isolation_impossible") when it needs mounts and this machine has none.
+
+def disk_view(
+    found: Isolation,
+    uid: int,
+    writable: Iterable[Path],
+    program: Path,
+    words: Iterable[str],
+    accounts: dict[str, str],
+) -> list[Step]:
+    """The steps for one workspace. words: the program's arguments; what they name is shown to it, too.
+    accounts: "/etc/passwd" and the like → the file shown instead.
+
+    Raises BootFailed("isolation_impossible") when it needs mounts and this machine has none, or names
+    a file that only its owner may read: running as somebody else's user is no way out.
     """
-    steps = plan(uid, writable, installations([program]))
+    writable = list(writable)
+    shown = {path for path in named(words) if not any(path.is_relative_to(w) for w in writable)}
+    private = next((p for p in shown if p.is_file() and not p.stat().st_mode & stat.S_IROTH), None)
+    if private is not None:
+        raise BootFailed(
+            "isolation_impossible",
+            f"{private}, which the workspace command names, is readable for its owner only. "
+            f"Open it (chmod o+r), or set --workspace-user shared",
+        )
+    steps = plan(uid, writable, installations([program]) | shown)
     if found.mounts:
         # Without an account ssh refuses to work and the shell greets "I have no name!".
         return [*(("bind", new, old, True) for old, new in accounts.items()), *steps]

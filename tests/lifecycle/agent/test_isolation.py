@@ -253,7 +253,7 @@ def test_without_mounts_a_closed_directory_is_an_error(tmp_path: Path) -> None:
     home.mkdir()
     tmp_path.chmod(0o700)
     with pytest.raises(BootFailed, match="is closed to other users") as failed:
-        disk_view(Isolation(own=True), 4711, [home], Path(sys.executable), {})
+        disk_view(Isolation(own=True), 4711, [home], Path(sys.executable), [], {})
     assert failed.value.code == "isolation_impossible"
 
 
