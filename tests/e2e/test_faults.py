@@ -442,7 +442,7 @@ async def test_a_snapshot_with_one_byte_changed(serve: Any, client_of: Any, kind
         again = await client.becomes(workspace, "failed")
         assert (again["epoch"], again["error"]["code"]) == (failed["epoch"] + 1, "restore_corrupt")
         status, refused = await client.api("POST", f"{at(workspace)}/snapshot")
-        assert (status, refused["error"]["code"]) == (409, "snapshot_busy")
+        assert (status, refused["error"]["code"]) == (404, "snapshot_not_found")
         await client.api("DELETE", at(workspace))
         ended = await client.becomes(workspace, "terminated", "stopped")
         assert ended["snapshotId"] == terminated["snapshotId"]
