@@ -55,7 +55,6 @@ class Session:
         "down",
         "epoch",
         "id",
-        "opened_at",
         "pinged_at",
         "up",
         "user",
@@ -71,8 +70,6 @@ class Session:
         self.user = user
         self.id = id
         self.epoch = epoch
-        self.opened_at = 0.0
-        """Loop time of the hand-over."""
         self.pinged_at = 0.0
         """When the gateway's ping that is still unanswered was asked for; 0 if there is none."""
         self.code = 0
@@ -122,7 +119,6 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._connections = connections
-        self.opened_at = self._loop.time()
         self._client = ClientSide(self, self.up, client, upstream)
         self._upstream = UpstreamSide(self, self.down, upstream, client)
         connections.add(self)

@@ -29,8 +29,6 @@ from lifecycle.queueing import boost_ms
 _W = WorkspaceStatus
 ON_ITS_WAY = frozenset({_W.QUEUED, _W.STARTING, _W.STOPPING, _W.TERMINATING})
 UP = frozenset({_W.STARTING, _W.RUNNING})
-AT_REST = frozenset({_W.RUNNING, _W.STOPPED, _W.FAILED})
-"""Statuses in which the files lie still enough for a snapshot to be asked for."""
 
 RETRY_BUSY = 5
 MAX_KEY = 255
