@@ -95,7 +95,9 @@ class Actions:
         try:
             unnoted = await self._unnoted(workspace)
         except SnapshotError as error:
-            message = f"whether a snapshot holds files of it cannot be told: {error}; start it again"
+            message = (
+                f"whether a snapshot holds files of it cannot be told: {error}; start it again"
+            )
             await self.failed(workspace, f"snapshot_{error.code}", message)
             return
         # A restore that was cut short left no files: it is due again, at home too.

@@ -257,9 +257,7 @@ def without_record(machines: Iterable[Machine], observed: Iterable[Observed]) ->
 def adoptable(machines: Iterable[Machine], observed: Iterable[Observed]) -> list[Observed]:
     """Those of without_record() that can be spoken to: the pool knows what they were launched with."""
     known = {machine.id for machine in machines}
-    return [
-        row for row in observed if row.machine_id not in known and row.token and row.slots > 0
-    ]
+    return [row for row in observed if row.machine_id not in known and row.token and row.slots > 0]
 
 
 def unheard(machines: Iterable[Machine], now_ms: int, launch_timeout: float) -> list[Machine]:

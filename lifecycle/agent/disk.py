@@ -1,6 +1,7 @@
 """What an agent keeps on its machine's disk, and how it is written so that a crash leaves it whole.
 
 DIR/agent.json, agent.lock, agent.log       the agent itself
+DIR/machine.json                            written by its pool: what it was launched with
 DIR/epochs.json                             newest epochs of workspaces that are not here any more
 DIR/workspaces/{id}/state.json, ide.log     the workspace's epoch and status; its IDE's output
 DIR/workspaces/{id}/home, run               its files; its sockets and temporary files

@@ -73,9 +73,7 @@ class LocalWorkspace:
         cleared = {"step": "", "port": 0, "error_code": "", "error": ""}
         origin = {name: getattr(spec, name) for name in ORIGIN}
         restore = spec.restore.snapshot_id if spec.restore else ""
-        self._promise(
-            epoch=spec.epoch, status="starting", restore=restore, **cleared, **origin
-        )
+        self._promise(epoch=spec.epoch, status="starting", restore=restore, **cleared, **origin)
         self._life = asyncio.create_task(self._live(spec, self._life))
 
     async def stop(self, epoch: int, grace: float) -> None:

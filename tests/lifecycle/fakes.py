@@ -237,7 +237,9 @@ class FakePool:
         launch = self.launched.get(machine_id)
         known = (launch.token, launch.slots) if launch else ("", 0)
         if agent is None:
-            return Observed(machine_id, "launching" if self.slow_machines else "stopped", "", *known)
+            return Observed(
+                machine_id, "launching" if self.slow_machines else "stopped", "", *known
+            )
         return Observed(machine_id, "running", agent.address, *known)
 
     async def start(self, launch: Launch) -> None:
