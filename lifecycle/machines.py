@@ -86,9 +86,8 @@ class Machines:
             await self._mend_machine(change)
         for machine_id in reconcile.without_record(machines, observed):
             await self._remove_again(machine_id)
-        if not reconcile.unheard(machines, now, self._times.launch_timeout):
-            newest = max((machine_number(row.machine_id) for row in observed), default=0)
-            await self._scale(now, newest)
+        newest = max((machine_number(row.machine_id) for row in observed), default=0)
+        await self._scale(now, newest, {machine.id for machine in machines})
         for workspace in policy.overdue_boots(
             await self._store.list(status=(_W.STARTING,)),
             now,
@@ -191,11 +190,16 @@ class Machines:
             self._strange.add(machine_id)
             log.warning("machine.unknown", machine=machine_id, pool=self._pool.name)
 
-    async def _scale(self, now: int, newest: int) -> None:
+    async def _scale(self, now: int, newest: int, before: set[str]) -> None:
+        """before: machines that had a record a moment ago."""
         t = self._times
         counts = await self._store.counts()
         users = counts["queued"] + counts["starting"] + counts["running"]
         machines = await self._fleet.machines()
+        if before - {machine.id for machine in machines}:
+            return  # removed meanwhile, or every record is lost: the next turn tells which
+        if reconcile.unheard(machines, now, t.launch_timeout):
+            return  # nobody knows yet how many workspaces there are
         decision = scale(
             users,
             machines,

@@ -805,3 +805,21 @@ async def test_without_knowing_of_snapshots_nothing_is_booted(
         assert (one.error_code, one.epoch) == ("snapshot_unreachable", 0)
         assert "the bucket does not answer" in one.error
     assert (await runs(world, leader)).epoch == 1
+
+
+async def test_records_lost_while_the_pool_is_looked_at_launch_nothing(world: World) -> None:
+    leader = world.leader(warm_slots=1)
+    one = await runs(world, leader)
+    ask = world.store.counts
+
+    async def lost_just_then() -> dict[str, int]:
+        await world.redis.flushall()
+        return await ask()
+
+    world.store.counts = lost_just_then  # type: ignore[method-assign]
+    await leader.loops.machines.tend()
+    world.store.counts = ask  # type: ignore[method-assign]
+    assert await world.fleet.machines() == []
+    back = await world.gets(leader, await world.wake(), W.RUNNING)
+    assert (back.epoch, back.machine_id) == (1, one.machine_id)
+    assert list(world.pool.disks) == ["m-1"]
