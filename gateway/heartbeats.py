@@ -90,6 +90,7 @@ class Heartbeats:
         self._by_user: Counter[str] = Counter()
         self._pending = _Pending()
         self._number = 0
+        self._told = False
         self.flushed_at = asyncio.get_running_loop().time()
         """Loop time of the last flush that Redis took."""
 
@@ -204,13 +205,16 @@ class Heartbeats:
         )
         started = time.perf_counter()
         try:
-            await self._signals.flush(self.gateway, seen)
+            flushed = await self._signals.flush(self.gateway, seen)
         except StoreError as error:
             self._keep(told)
             self._metrics.redis_up.set(0)
             log.warning("heartbeats.kept", sessions=len(told.sessions), why=str(error))
             return
         self.flushed_at = loop.time()
+        if flushed.new and self._told:
+            self._tell_all_again()
+        self._told = True
         self._metrics.redis_up.set(1)
         self._metrics.heartbeat_flush_seconds.observe(time.perf_counter() - started)
 
@@ -224,6 +228,15 @@ class Heartbeats:
         new.closed = (told.closed + new.closed)[-PENDING_MAX:]
         new.events = (told.events + new.events)[:EVENTS_MAX]
         new.connections = True
+
+    def _tell_all_again(self) -> None:
+        """Redis knew nothing of this gateway: what it was told before is lost."""
+        self._pending.connections = True
+        for session, seen in self._sessions.items():
+            self._pending.sessions[_member(session)] = seen.at
+            if seen.active_at:
+                active = self._pending.active
+                active[session.workspace] = max(active.get(session.workspace, 0.0), seen.active_at)
 
     def _connections(self) -> dict[str, int]:
         return {workspace: len(here) for workspace, here in self._by_workspace.items()}

@@ -92,10 +92,25 @@ class Actions:
     async def boot(self, workspace: Workspace, machine: Machine, known_epoch: int) -> None:
         """Take a slot, count the epoch up, and have the agent start it."""
         at_home = workspace.machine_id == machine.id
+        try:
+            unnoted = await self._unnoted(workspace)
+        except SnapshotError as error:
+            message = (
+                f"whether a snapshot holds files of it cannot be told: {error}; start it again"
+            )
+            await self.failed(workspace, f"snapshot_{error.code}", message)
+            return
+        # A restore that was cut short left no files: it is due again, at home too.
+        restore = workspace.restore if at_home else workspace.snapshot_id
+        noted = workspace.snapshot_id
+        if unnoted and (not at_home or unnoted.epoch > workspace.epoch):
+            restore = noted = unnoted.snapshot_id
+            known_epoch = max(known_epoch, unnoted.epoch)
+            log.warning("snapshot.found", workspace=workspace.id, snapshot=restore)
         fields = {
             "secret": secrets.token_urlsafe(24),
-            # A restore that was cut short left no files: it is due again, at home too.
-            "restore": workspace.restore if at_home else workspace.snapshot_id,
+            "restore": restore,
+            "snapshotId": noted,
             "step": "machine",
             "address": "",
             "reason": "",
@@ -108,6 +123,19 @@ class Actions:
             log.info("boot.not_placed", workspace=workspace.id, why=str(conflict))
             return
         await self.start(placed, machine)
+
+    async def _unnoted(self, workspace: Workspace) -> Manifest | None:
+        """The newest snapshot of a workspace whose record notes none: the record that did may be lost.
+        Its id is a function of user and name, so the files are that person's. Raises SnapshotError."""
+        if workspace.snapshot_id:
+            return None
+
+        def newest() -> Manifest | None:
+            target = self._open_target(self._plan.snapshots)
+            found = target.list(workspace.id)
+            return target.manifest(workspace.id, found[-1]) if found else None
+
+        return await asyncio.to_thread(newest)
 
     async def start(self, workspace: Workspace, machine: Machine) -> None:
         """Ask the agent for this boot. An agent that has it already only says so."""
@@ -123,6 +151,11 @@ class Actions:
             max_bytes=plan.max_bytes,
             max_files=plan.max_files,
             restore=restore,
+            user_id=workspace.user_id,
+            name=workspace.name,
+            plan=workspace.plan,
+            priority=workspace.priority,
+            region=workspace.region,
         )
         try:
             await self._agents.start(machine, workspace.id, spec)

@@ -12,6 +12,7 @@ from functools import partial
 
 import structlog
 
+from lifecycle import reconcile
 from lifecycle.actions import Actions, Agents
 from lifecycle.errands import Errands
 from lifecycle.machines import Machines
@@ -109,6 +110,10 @@ class Loops:
         if not queue:
             return
         machines = await self._fleet.machines()
+        if any(machine.unheard for machine in machines):
+            now = await self._store.now_ms()
+            if reconcile.unheard(machines, now, self._times.launch_timeout):
+                return  # records were lost: it may run already, where nobody has heard from yet
         for command in place(queue, machines):
             if isinstance(command, Place):
                 boot = partial(self._boot, machine=command.machine)

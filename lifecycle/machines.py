@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import replace
+from logging import DEBUG, WARNING
 
 import structlog
 
@@ -15,7 +16,7 @@ from lifecycle.agents import AgentUnreachable
 from lifecycle.errands import Errands
 from lifecycle.identifiers import machine_number
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.pools import Launch, Pool, PoolError
+from lifecycle.pools import Launch, Observed, Pool, PoolError
 from lifecycle.scaler import Decision, scale
 from lifecycle.stores import Conflict, StoreError
 from lifecycle.stores.fleet import RedisFleet
@@ -70,6 +71,8 @@ class Machines:
         """Compare records with the pool, then size it."""
         machines = await self._fleet.machines()
         observed = await self._pool.describe()
+        if await self._adopt(reconcile.adoptable(machines, observed)):
+            machines = await self._fleet.machines()
         now = await self._store.now_ms()
         waiting = await self._store.list(status=(_W.QUEUED, _W.TERMINATING))
         needed = frozenset(w.machine_id for w in waiting if w.machine_id)
@@ -83,7 +86,8 @@ class Machines:
             await self._mend_machine(change)
         for machine_id in reconcile.without_record(machines, observed):
             await self._remove_again(machine_id)
-        await self._scale(now, max((machine_number(row.machine_id) for row in observed), default=0))
+        newest = max((machine_number(row.machine_id) for row in observed), default=0)
+        await self._scale(now, newest, {machine.id for machine in machines})
         for workspace in policy.overdue_boots(
             await self._store.list(status=(_W.STARTING,)),
             now,
@@ -94,6 +98,30 @@ class Machines:
                 f"its machine {workspace.machine_id} said nothing of it in time; start it again"
             )
             await self._actions.failed(workspace, "boot_timeout", message)
+
+    async def _adopt(self, found: list[Observed]) -> bool:
+        """Write machines down again whose records are lost. One that is down is started: only it knows
+        what lies on its disk."""
+        adopted = False
+        for seen in found:
+            name = self._pool.name
+            if not await self._fleet.adopt(name, seen.machine_id, seen.slots, seen.token):
+                continue  # it has a record after all: launched, or removed, a moment ago
+            adopted = True
+            log.warning("machine.adopted", machine=seen.machine_id, pool=name)
+            watcher = self._watchers.pop(seen.machine_id, None)
+            if watcher is not None:
+                watcher.cancel()  # it waits with what it read before the loss
+            if seen.state == "stopped":
+                self._start_again(Launch(seen.machine_id, seen.token, seen.slots))
+        return adopted
+
+    def _start_again(self, launch: Launch) -> None:
+        async def start() -> None:
+            await self._pool.start(launch)
+            self._expect(launch.machine_id)
+
+        self._errands.run(launch.machine_id, start, "adopt")
 
     async def greet(self) -> None:
         """Look closely for machines that were launched a moment ago."""
@@ -162,11 +190,16 @@ class Machines:
             self._strange.add(machine_id)
             log.warning("machine.unknown", machine=machine_id, pool=self._pool.name)
 
-    async def _scale(self, now: int, newest: int) -> None:
+    async def _scale(self, now: int, newest: int, before: set[str]) -> None:
+        """before: machines that had a record a moment ago."""
         t = self._times
         counts = await self._store.counts()
         users = counts["queued"] + counts["starting"] + counts["running"]
         machines = await self._fleet.machines()
+        if before - {machine.id for machine in machines}:
+            return  # removed meanwhile, or every record is lost: the next turn tells which
+        if reconcile.unheard(machines, now, t.launch_timeout):
+            return  # nobody knows yet how many workspaces there are
         decision = scale(
             users,
             machines,
@@ -259,6 +292,8 @@ class Machines:
     ) -> None:
         self._epochs[machine.id] = {row.workspace_id: row.epoch for row in report.workspaces}
         await self._fleet.report(report)
+        # Before it is ready: the queue waits for what it has to say.
+        await self._adopt_workspaces(machine, records, report)
         if machine.status in (_M.LAUNCHING, _M.LOST):
             await self._fleet.change(machine, _M.READY, address=machine.address)
         for change in reconcile.converge(machine, records, report):
@@ -269,6 +304,23 @@ class Machines:
         for halt in reconcile.strangers(machine.id, report, others):
             log.warning("machine.stranger", machine=machine.id, workspace=halt.workspace_id)
             await self._mend(machine, halt)
+
+    async def _adopt_workspaces(
+        self, machine: Machine, records: list[Workspace], report: Report
+    ) -> None:
+        before = {record.id: record for record in records}
+        for adopt in reconcile.adoptions(machine, report, before):
+            # The records may be older than the report: the script looks at the one of now.
+            row = adopt.row
+            outcome = await self._store.adopt(machine.id, row, adopt.address)
+            log.log(
+                WARNING if outcome == "ok" else DEBUG,
+                "workspace.adopted" if outcome == "ok" else "workspace.not_adopted",
+                workspace=row.workspace_id,
+                machine=machine.id,
+                epoch=row.epoch,
+                why=outcome,
+            )
 
     async def _mend(self, machine: Machine, change: reconcile.Change) -> None:
         actions = self._actions

@@ -141,6 +141,7 @@ class Machine:
 
     address: "host:port" of its agent. token: opens the agent. slots: workspaces it takes.
     empty_since_ms: since when it holds no workspace in a slot (0 while it holds one).
+    unheard: its record was lost and written anew; what lies on it is known with its first report.
     """
 
     id: str
@@ -160,6 +161,7 @@ class Machine:
     occupied: int = 0
     holds_files: int = 0
     reason: str = ""
+    unheard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,40 @@ def strangers(machine_id: str, report: Report, records: Mapping[str, Workspace])
 
 
 @dataclass(frozen=True, slots=True)
+class Adopt:
+    """Its record was lost, or is older than what its machine knows: write it as the machine says."""
+
+    row: WorkspaceReport
+    address: str
+
+
+def adoptions(machine: Machine, report: Report, records: Mapping[str, Workspace]) -> list[Adopt]:
+    """What a report tells that the records have lost. records: those of what the report names, as new
+    as the report; a boot is written down before its machine hears of it, so one that only the machine
+    knows was lost. What holds a slot elsewhere is left alone, and so is what does not say whose it is."""
+    host = machine.address.rpartition(":")[0]
+    return [
+        Adopt(row, f"{host}:{row.port}" if row.status == "running" else "")
+        for row in report.workspaces
+        if row.user_id
+        and row.epoch > 0
+        and row.status in _SAID
+        and _lost(records.get(row.workspace_id), row)
+    ]
+
+
+_SAID = frozenset({"starting", "running", "stopping", "stopped", "failed"})
+
+
+def _lost(record: Workspace | None, row: WorkspaceReport) -> bool:
+    if record is None:
+        return True
+    if record.status in OCCUPYING or record.status is _W.TERMINATING:
+        return False
+    return record.epoch < row.epoch
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """It runs: take its agent's reports."""
 
@@ -189,7 +223,7 @@ def _converge_machine(
         if age < launch_timeout:
             return None
         why = "never came up" if seen is None else f"is still {seen.state}"
-        if m.holds_files:
+        if m.holds_files or (m.unheard and seen is not None):
             return Lost(m, f"{why} after {launch_timeout:g} s")
         return Remove(m, f"{why} after {launch_timeout:g} s")
     if seen is not None and seen.state == "launching":
@@ -201,7 +235,9 @@ def _converge_machine(
             return Lost(m, m.reason)  # who found it lost did not come to fail its workspaces
         if seen is None:
             return Remove(m, "it is gone and its disk with it")
-        return Revive(m) if m.holds_files else Remove(m, "it went down and holds nothing")
+        if m.holds_files or m.unheard:
+            return Revive(m)
+        return Remove(m, "it went down and holds nothing")
     if m.status is MachineStatus.STOPPED:
         if seen is None:
             return Remove(m, "it is gone and its disk with it")
@@ -216,6 +252,22 @@ def without_record(machines: Iterable[Machine], observed: Iterable[Observed]) ->
     or somebody else's."""
     known = {machine.id for machine in machines}
     return [row.machine_id for row in observed if row.machine_id not in known]
+
+
+def adoptable(machines: Iterable[Machine], observed: Iterable[Observed]) -> list[Observed]:
+    """Those of without_record() that can be spoken to: the pool knows what they were launched with."""
+    known = {machine.id for machine in machines}
+    return [row for row in observed if row.machine_id not in known and row.token and row.slots > 0]
+
+
+def unheard(machines: Iterable[Machine], now_ms: int, launch_timeout: float) -> list[Machine]:
+    """Adopted machines that have yet to tell what lies on them. Until then a boot elsewhere may be a
+    second one. launch_timeout: seconds that they get to."""
+    return [
+        machine
+        for machine in machines
+        if machine.unheard and now_ms - machine.created_at_ms < launch_timeout * 1000
+    ]
 
 
 def failures(machine: Machine, records: Iterable[Workspace], reason: str) -> list[Failed]:

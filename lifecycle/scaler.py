@@ -49,7 +49,9 @@ def scale(
     been empty. A machine with a workspace in a slot is never named in `drain`."""
     want = machines_wanted(users, slots, warm_slots, max_machines)
     of = {status: [m for m in machines if m.status is status] for status in MachineStatus}
-    have = len(of[MachineStatus.LAUNCHING]) + len(of[MachineStatus.READY])
+    # An adopted one that is still silent after its time may never answer: it does not count.
+    coming = [m for m in of[MachineStatus.LAUNCHING] if not m.unheard]
+    have = len(coming) + len(of[MachineStatus.READY])
     missing = max(0, want - have)
     undrain = tuple(m.id for m in of[MachineStatus.DRAINING])[:missing]
     revive = tuple(m.id for m in of[MachineStatus.STOPPED])[: missing - len(undrain)]

@@ -21,7 +21,7 @@ from lifecycle.agent.disk import Epochs, WorkspaceDir
 from lifecycle.agent.meter import Meter, Sample
 from lifecycle.agent.processes import listening
 from lifecycle.agent.refusal import Refused, stale_epoch
-from lifecycle.agent.workspace import OCCUPYING, LocalWorkspace, Setup
+from lifecycle.agent.workspace import OCCUPYING, ORIGIN, LocalWorkspace, Setup
 from lifecycle.snapshots import tree
 
 log = logging.getLogger("lifecycle.agent")
@@ -192,4 +192,6 @@ def _row(workspace: LocalWorkspace, sample: Sample | None = None) -> WorkspaceRe
         memory_bytes=usage.memory_bytes if usage else 0,
         error_code=saved.error_code,
         error=saved.error,
+        restore=saved.restore,
+        **{name: getattr(saved, name) for name in ORIGIN},
     )

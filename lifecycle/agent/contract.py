@@ -36,7 +36,7 @@ class StartSpec:
     epoch: int
     command: str
     """Template with {port} {workspace} {dir} {base_url} {secret}; leading NAME=value words become environment."""
-    secret: str
+    secret: str = field(repr=False)
     base_url: str = "/"
     ready_path: str = ""
     """Ready once this answers 2xx/3xx; "" = ready once the port accepts."""
@@ -46,6 +46,12 @@ class StartSpec:
     max_bytes: int = 10 * 2**30
     max_files: int = 1_000_000
     restore: Restore | None = None
+    user_id: str = ""
+    name: str = ""
+    plan: str = "default"
+    priority: str = "normal"
+    region: str = "local"
+    """Whose it is, kept beside the files: should the store lose its records, reports tell."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -99,6 +105,15 @@ class WorkspaceReport:
     error_code: str = ""
     error: str = ""
     """What happened and what to do next, for a person."""
+    user_id: str = ""
+    """This and what follows is what its StartSpec said; "" of a boot that did not say."""
+    name: str = ""
+    plan: str = "default"
+    priority: str = "normal"
+    region: str = "local"
+    secret: str = field(default="", repr=False)
+    restore: str = ""
+    """The snapshot this boot starts from, until it runs."""
 
 
 @dataclass(frozen=True, slots=True)

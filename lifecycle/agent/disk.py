@@ -1,6 +1,7 @@
 """What an agent keeps on its machine's disk, and how it is written so that a crash leaves it whole.
 
 DIR/agent.json, agent.lock, agent.log       the agent itself
+DIR/machine.json                            written by its pool: what it was launched with
 DIR/epochs.json                             newest epochs of workspaces that are not here any more
 DIR/workspaces/{id}/state.json, ide.log     the workspace's epoch and status; its IDE's output
 DIR/workspaces/{id}/home, run               its files; its sockets and temporary files
@@ -14,7 +15,7 @@ import logging
 import os
 import shutil
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,21 @@ class Saved:
     started: int = 0
     error_code: str = ""
     error: str = ""
+    user_id: str = ""
+    name: str = ""
+    plan: str = "default"
+    priority: str = "normal"
+    region: str = "local"
+    secret: str = field(default="", repr=False)
+    restore: str = ""
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Atomic, and on the disk before it returns: an epoch once promised is never forgotten."""
+    """Atomic, and on the disk before it returns: an epoch once promised is never forgotten.
+    For the agent's own user only: a state holds the IDE's secret."""
     beside = path.with_name(path.name + ".new")
-    with beside.open("w") as file:
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump(data, file)
         file.flush()
         os.fsync(file.fileno())
@@ -81,7 +91,7 @@ class WorkspaceDir:
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def load(self) -> Saved:
-        known = {field.name for field in fields(Saved)}
+        known = {each.name for each in fields(Saved)}
         data = {name: value for name, value in read_json(self._state).items() if name in known}
         return Saved(**data)
 

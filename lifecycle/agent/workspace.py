@@ -29,6 +29,8 @@ OLD_GRACE = 10.0  # seconds for the boot that a newer one replaces
 FAILED_GRACE = 1.0  # seconds for what is left of a failed boot
 
 OCCUPYING = ("starting", "running", "stopping")
+ORIGIN = ("user_id", "name", "plan", "priority", "region", "secret")
+"""What a StartSpec says and every report repeats."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -49,11 +51,14 @@ class LocalWorkspace:
     def __init__(self, setup: Setup, where: WorkspaceDir, changed: Callable[[], None]) -> None:
         self._setup, self.where, self._changed = setup, where, changed
         self.saved = load(where)
-        self.secret = ""
         self.removed = False
         self._lock = asyncio.Lock()
         self._life: asyncio.Task[None] | None = None
         self._ide: Ide | None = None
+
+    @property
+    def secret(self) -> str:
+        return self.saved.secret
 
     @property
     def owner(self) -> Owner:
@@ -66,8 +71,9 @@ class LocalWorkspace:
         if spec.epoch == self.saved.epoch:
             return
         cleared = {"step": "", "port": 0, "error_code": "", "error": ""}
-        self._promise(epoch=spec.epoch, status="starting", **cleared)
-        self.secret = spec.secret
+        origin = {name: getattr(spec, name) for name in ORIGIN}
+        restore = spec.restore.snapshot_id if spec.restore else ""
+        self._promise(epoch=spec.epoch, status="starting", restore=restore, **cleared, **origin)
         self._life = asyncio.create_task(self._live(spec, self._life))
 
     async def stop(self, epoch: int, grace: float) -> None:
@@ -143,7 +149,7 @@ class LocalWorkspace:
             await self._prepare(spec)
             ide = await self._serve(spec)
             log.info("%s/%d runs on port %d", self.where.id, spec.epoch, ide.port)
-            self._show(status="running", step="", port=ide.port)
+            self._show(status="running", step="", port=ide.port, restore="")
             raise await crash_of(ide)
         except BootFailed as failure:
             self._fail(failure.code, str(failure))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 
@@ -20,17 +20,20 @@ class Launch:
     """One machine to add. Written down in the store before the pool hears of it."""
 
     machine_id: str
-    token: str
+    token: str = field(repr=False)
     slots: int
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the pool itself sees of a machine. "stopped": it does not run, its disk is still there."""
+    """What the pool itself sees of a machine. "stopped": it does not run, its disk is still there.
+    token, slots: what it was launched with, as far as the pool knows."""
 
     machine_id: str
     state: Literal["launching", "running", "stopped"]
     address: str = ""
+    token: str = field(default="", repr=False)
+    slots: int = 0
 
 
 class Pool(Protocol):

@@ -22,9 +22,10 @@ import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import lifecycle
-from lifecycle.agent.disk import WorkspaceDir
+from lifecycle.agent.disk import WorkspaceDir, read_json, write_json
 from lifecycle.agent.processes import StillRunning, end, is_alive
 from lifecycle.agent.uids import PER_MACHINE
 from lifecycle.agent.workspace import OCCUPYING, load, owner_of
@@ -37,6 +38,9 @@ TOKEN = "IDE_GATEWAY_AGENT_TOKEN"
 UID_BASE = 200_000
 PLACES = 1_000_000  # so that uids stay below 2**31
 STOP_MARGIN = 5.0  # seconds on top of the workspaces' grace until an agent is killed
+
+_LAUNCHED = "machine.json"
+"""File in a machine's directory with the token and the slots it was launched with."""
 
 _MACHINE_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?")
 
@@ -104,6 +108,8 @@ class LocalPool:
             # 0711: workspaces' users pass through to their homes, and list nothing.
             self._machines.mkdir(mode=0o711, parents=True, exist_ok=True)
             directory.mkdir(mode=0o711, exist_ok=True)
+            # Before there is anything to find again: should the store lose its record, this tells.
+            write_json(directory / _LAUNCHED, {"token": launch.token, "slots": launch.slots})
             # 0600: with a failure it quotes the IDE's own output.
             descriptor = os.open(
                 directory / "agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
@@ -123,9 +129,22 @@ class LocalPool:
 
     def _observe(self, machine_id: str) -> Observed:
         here = self._announced(machine_id)
+        token, slots = self._launched(machine_id)
         if here is not None:
-            return Observed(machine_id, "running", f"127.0.0.1:{here['port']}")
-        return Observed(machine_id, "launching" if self._is_up(machine_id) else "stopped")
+            address = f"127.0.0.1:{here['port']}"
+            return Observed(machine_id, "running", address, token, slots)
+        state: Literal["launching", "stopped"] = (
+            "launching" if self._is_up(machine_id) else "stopped"
+        )
+        return Observed(machine_id, state, "", token, slots)
+
+    def _launched(self, machine_id: str) -> tuple[str, int]:
+        """Token and slots that it was launched with; ("", 0) when that is not written there."""
+        try:
+            told = read_json(self._machines / machine_id / _LAUNCHED)
+            return str(told["token"]), int(told["slots"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", 0
 
     def _announced(self, machine_id: str) -> dict[str, int] | None:
         """Where the agent listens; None unless the one that wrote it still runs."""

@@ -9,6 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from lifecycle.agent.contract import Report
+from lifecycle.identifiers import machine_number
 from lifecycle.model import Machine, MachineStatus, check_transition
 from lifecycle.stores import Conflict, keys, scripts
 from lifecycle.stores.connection import Scripts, asked
@@ -54,6 +55,13 @@ class RedisFleet:
         """Write down that a machine will be launched: its id, or "" at the bound.
         beyond: the highest number of a machine that the pool has."""
         return str(await self._scripts.run(scripts.MACHINE_NEW, pool, slots, token, bound, beyond))
+
+    async def adopt(self, pool: str, machine_id: str, slots: int, token: str) -> bool:
+        """Write down a machine that the pool has and no record names; False when there is one by now."""
+        number = machine_number(machine_id)
+        return bool(
+            await self._scripts.run(scripts.MACHINE_ADOPT, machine_id, pool, slots, token, number)
+        )
 
     async def change(
         self,
@@ -115,4 +123,5 @@ def machine_from(
         occupied=occupied,
         holds_files=holds_files,
         reason=row.get("reason", ""),
+        unheard=row.get("unheard", "") == "1",
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.identifiers import workspace_id_for
 from lifecycle.model import Workspace, WorkspaceStatus, check_transition
 from lifecycle.queueing import boost_ms
@@ -175,6 +176,23 @@ class RedisStore:
         if outcome != "ok":
             raise Conflict(f"workspace {workspace.id} not {to}: {outcome} ({status})", status)
         return await self._require(workspace.id)
+
+    async def adopt(self, machine_id: str, row: WorkspaceReport, address: str) -> str:
+        """Write a record as that machine says, if there is none or an older one that holds no slot:
+        "ok", or what stood in the way."""
+        new = {
+            "workspaceId": row.workspace_id, "userId": row.user_id, "name": row.name,
+            "plan": row.plan, "priority": row.priority, "region": row.region, "machineId": "",
+            "runningSince": "0", "extendUntil": "0", "snapshotId": row.restore,
+        }  # fmt: skip
+        said = {
+            "status": row.status, "epoch": str(row.epoch), "address": address, "step": row.step,
+            "secret": row.secret, "restore": row.restore, "errorCode": row.error_code,
+            "error": row.error, "reason": "adopted", "next": "",
+        }  # fmt: skip
+        return str(
+            await self._scripts.run(scripts.ADOPT, machine_id, json.dumps(new), json.dumps(said))
+        )
 
     async def note(self, workspace: Workspace, event: str, fields: Mapping[str, str]) -> bool:
         """Write facts about this boot and tell them; False when the boot is over or the files that

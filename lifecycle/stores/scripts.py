@@ -1,4 +1,5 @@
-"""The Lua that makes every change one atomic step. `apply` is the only door to a workspace's status.
+"""The Lua that makes every change one atomic step. `apply` is the only door to a workspace's status; ADOPT
+writes records that were lost.
 
 It keeps the record, the status indexes, the slots of machines, the boot queue, the metered usage and
 the events stream in step, so that no reader ever sees one without the others. Time is Redis's own.
@@ -319,6 +320,74 @@ return id
 """
 )
 
+MACHINE_ADOPT = (
+    PRELUDE
+    + """
+-- ARGV id, pool, slots, token, number. The record of a machine that the pool has was lost: written anew,
+-- with the note that what lies on it has yet to be heard.
+local id, record = ARGV[1], 'machine:' .. ARGV[1]
+if redis.call('EXISTS', record) == 1 then return 0 end
+local last = tonumber(redis.call('GET', 'machines:last') or '0')
+redis.call('SET', 'machines:last', text(math.max(last, tonumber(ARGV[5]))))
+redis.call('SADD', 'machines', id)
+redis.call('HSET', record, 'machineId', id, 'pool', ARGV[2], 'status', 'launching',
+  'statusSince', text(now), 'createdAt', text(now), 'slots', ARGV[3], 'token', ARGV[4],
+  'address', '', 'emptySince', text(now), 'unheard', '1')
+event('machine.adopted', {machine = id, pool = ARGV[2]})
+return 1
+"""
+)
+
+ADOPT = (
+    PRELUDE
+    + """
+-- ARGV machine, fields of a new record (JSON), what its machine says (JSON): {status, epoch, address, …}.
+-- A record that was lost, or that is older than what its machine knows, is written as the machine says.
+-- The one way to a status but `apply`: nothing is known of the status that it was in.
+local machine, o, said = ARGV[1], cjson.decode(ARGV[2]), cjson.decode(ARGV[3])
+local id, to = o.workspaceId, said.status
+local there = redis.call('HGET', 'machine:' .. machine, 'status')
+if not there or there == 'terminated' then return 'machine' end
+local old = field(id, 'status')
+if old == '' then
+  if tonumber(redis.call('GET', 'epoch:' .. id) or '0') >= tonumber(said.epoch) then return 'deleted' end
+  o.createdAt, o.asleepSince = text(now), text(now)
+  set(id, o)
+  redis.call('SADD', 'user:' .. o.userId .. ':workspaces', id)
+else
+  if OCCUPYING[old] or old == 'terminating' then return 'busy' end
+  if tonumber(field(id, 'epoch')) >= tonumber(said.epoch) then return 'known' end
+end
+home(id, machine)
+if old == 'queued' then  -- somebody came back first, and wants it to run
+  if to == 'stopping' then said.next = 'start'
+  elseif not OCCUPYING[to] then
+    to = 'queued'
+    said.errorCode, said.error = '', ''
+  end
+end
+said.status = to
+if to ~= old then
+  said.statusSince = text(now)
+  redis.call('ZREM', 'workspaces:' .. old, id)
+  redis.call('ZADD', 'workspaces:' .. to, now, id)
+end
+if to ~= 'queued' then redis.call('ZREM', 'boot:queue', id) end
+if to == 'running' then said.runningSince = text(now) end
+if OCCUPYING[to] then
+  redis.call('ZADD', 'heartbeat:workspaces', now, id)
+  said['seen:boot'] = text(now)
+else
+  said.lastActiveAt = text(now)  -- unknown is never idle
+end
+set(id, said)
+seat(id, machine, OCCUPYING[to] or false)
+tell(id, 'workspace.adopted', {status = to})
+if old == 'queued' and to ~= old then tell(id, 'workspace.' .. to) end
+return 'ok'
+"""
+)
+
 MACHINE_CHANGE = (
     PRELUDE
     + """
@@ -332,8 +401,11 @@ if ARGV[4] ~= '0' and redis.call('SCARD', record .. ':slots') > 0 then return {'
 if ARGV[4] == '2' and redis.call('SCARD', record .. ':files') > 0 then return {'files', status} end
 redis.call('HSET', record, 'status', to, 'statusSince', text(now), 'reason', ARGV[5])
 if ARGV[6] ~= '' then redis.call('HSET', record, 'address', ARGV[6]) end
-if to == 'ready' then redis.call('HSET', record, 'emptySince',
-    redis.call('SCARD', record .. ':slots') > 0 and '0' or text(now)) end
+if to == 'ready' then
+  redis.call('HDEL', record, 'unheard')
+  redis.call('HSET', record, 'emptySince',
+    redis.call('SCARD', record .. ':slots') > 0 and '0' or text(now))
+end
 event('machine.' .. to, {machine = id, reason = ARGV[5]})
 if to == 'terminated' then
   for _, ws in ipairs(redis.call('SMEMBERS', record .. ':files')) do
@@ -388,7 +460,8 @@ FLUSH = (
     PRELUDE
     + """
 -- One gateway's second. ARGV gateway, gap ms, JSON {sessions: {member: age ms}, active: {workspace: age ms},
--- closed: [member], connections: {workspace: n} | null, events: [[type, {fields}]]}
+-- closed: [member], connections: {workspace: n} | null, events: [[type, {fields}]]}. Returns now, and 1 if
+-- nothing was known of that gateway.
 local gateway, gap, o = ARGV[1], tonumber(ARGV[2]), cjson.decode(ARGV[3])
 local last = tonumber(redis.call('GET', 'heartbeat:last') or '0')
 -- After a gap (Redis or every gateway was away) old heartbeats say nothing: idleness is counted from now.
@@ -396,7 +469,7 @@ if now - last > gap or last > now + gap or redis.call('EXISTS', 'heartbeat:since
   redis.call('SET', 'heartbeat:since', text(now))
 end
 redis.call('SET', 'heartbeat:last', text(now))
-redis.call('ZADD', 'heartbeat:gateways', now, gateway)
+local new = redis.call('ZADD', 'heartbeat:gateways', now, gateway)
 for member, age in pairs(o.sessions) do redis.call('ZADD', 'heartbeat:sessions', 'GT', now - age, member) end
 for _, member in ipairs(o.closed) do redis.call('ZREM', 'heartbeat:sessions', member) end
 for ws, age in pairs(o.active) do
@@ -413,7 +486,7 @@ if type(o.connections) == 'table' then
   for ws, n in pairs(o.connections) do redis.call('HSET', key, ws, text(n)) end
 end
 for _, e in ipairs(o.events) do event(e[1], e[2]) end
-return text(now)
+return {text(now), new}
 """
 )
 

@@ -28,13 +28,21 @@ class Flush:
     events: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """now_ms: Redis's. new: nothing was known of this gateway, nor of what it told before."""
+
+    now_ms: int
+    new: bool
+
+
 class RedisSignals:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._scripts = Scripts(redis)
 
-    async def flush(self, gateway: str, seen: Flush) -> int:
-        """Write a gateway's second down, one round trip. Returns Redis's now."""
+    async def flush(self, gateway: str, seen: Flush) -> Flushed:
+        """Write a gateway's second down, one round trip."""
         body = json.dumps(
             {
                 "sessions": seen.sessions,
@@ -44,7 +52,8 @@ class RedisSignals:
                 "events": seen.events,
             }
         )
-        return int(await self._scripts.run(scripts.FLUSH, gateway, HEARTBEAT_GAP_MS, body))
+        now, new = await self._scripts.run(scripts.FLUSH, gateway, HEARTBEAT_GAP_MS, body)
+        return Flushed(int(now), bool(new))
 
     async def trusted_since_ms(self) -> int | None:
         """Since when heartbeats have come without a gap; None when none came of late."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
@@ -202,29 +204,113 @@ async def test_ending_without_redis_leaves_the_machines_for_the_next_start(
     assert json.loads(after[1])["pid"] == json.loads(before[1])["pid"]
 
 
+async def pid_of(client: Client, workspace: dict[str, Any], token: str) -> int:
+    status, answer = await client.ide(workspace, "GET", "/echo", token=token)
+    assert status == 200, answer
+    return int(json.loads(answer)["pid"])
+
+
+def ides(gateway: Gateway) -> list[int]:
+    """Processes of IDEs on this gateway's machines."""
+    found = []
+    for agent in gateway.machines():
+        for process in agent.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "ide.py" in " ".join(process.cmdline()[1:3]):
+                    found.append(process.pid)
+    return found
+
+
+async def with_a_file(client: Client, user: str) -> dict[str, Any]:
+    """A running workspace in which that user has written a file."""
+    workspace = await client.running(user)
+    token = str((await client.enter(workspace))["token"])
+    put = await client.ide(workspace, "PUT", "/files/a.txt", token=token, data=f"{user}'s")
+    assert put[0] == 201
+    return workspace
+
+
+async def file_of(client: Client, user: str) -> tuple[dict[str, Any], bytes]:
+    """What is in that file when the user comes back, whatever has become of the workspace."""
+    workspace = await client.running(user)
+    token = str((await client.enter(workspace))["token"])
+    return workspace, (await client.ide(workspace, "GET", "/files/a.txt", token=token))[1]
+
+
+async def ends(client: Client, workspace: dict[str, Any], how: str, status: str) -> None:
+    path = f"/api/workspaces/{workspace['workspaceId']}"
+    method, _, call = how.partition(" ")
+    answer = await client.api(method, f"{path}{call}")
+    assert answer[0] < 300, answer
+    await client.becomes(workspace, status)
+
+
+REBUILT = 15.0
+
+
 async def test_redis_loses_everything(
     server: Server, serve: Start, client_of: Any, state: Redis, until: Any
 ) -> None:
-    gateway = await serve("--redis-url", server.url, *FLAGS)
+    gateway = await serve("--redis-url", server.url, *NEVER_IDLE)
     client = client_of(gateway)
+    stopped, terminated = await with_a_file(client, "bob"), await with_a_file(client, "carl")
+    await ends(client, stopped, "POST /stop", "stopped")
+    await ends(client, terminated, "DELETE", "terminated")
     workspace, token = await entered(gateway, client)
+    pid = await pid_of(client, workspace, token)
     signing_key = await state.get("gateway:signing-key")
     async with client.websocket(workspace, token=token) as ws:
         await state.flushall()
         lost = time.monotonic()
-        while time.monotonic() < lost + 1.5 * IDLE:
+        # Somebody comes back before anything is rebuilt.
+        status, again = await client.api("POST", "/api/workspaces", {"userId": "ada"})
+        assert status in (200, 202), again
+        while (await client.status(again))["status"] != "running":
             assert await echoes(ws, "nobody told me")
             assert await ready(client) == 200
-            await asyncio.sleep(0.2)
-        assert "session.evicted" not in await client.events()
-        # The loops go on, with what is there now: nothing of what was.
-        await until(lambda: state.get("lease:lifecycle"), what="somebody leads")
-        fresh = await client.running("bob")
-        assert fresh["instanceId"] == "m-2", "a machine that no record speaks of is left alone"
-        assert len(gateway.machines()) == 2
+            assert time.monotonic() < lost + REBUILT
+            await asyncio.sleep(0.1)
+        record = await client.status(workspace)
+        assert (record["epoch"], record["instanceId"]) == (1, workspace["instanceId"])
+        assert await pid_of(client, workspace, token) == pid
+        assert ides(gateway) == [pid], "one IDE, nothing was started a second time"
+
+        async def sessions_known() -> bool:
+            return await state.zcard("heartbeat:sessions") == 1
+
+        await until(sessions_known, timeout=5, what="the open session told again")
+        woken, content = await file_of(client, "bob")
+        assert (content, woken["epoch"]) == (b"bob's", stopped["epoch"] + 1)
+        restored, content = await file_of(client, "carl")
+        assert (content, restored["epoch"]) == (b"carl's", terminated["epoch"] + 1)
+        assert time.monotonic() < lost + REBUILT
+        assert len(gateway.machines()) == 1
+        assert len(ides(gateway)) == 3
         assert await echoes(ws, "still here")
         # What gateways share is put back, so that the next one that starts takes part.
         await until(lambda: state.get("pool:directory"), timeout=12, what="shared again")
         assert await state.get("gateway:signing-key") == signing_key
+        assert await pid_of(client, workspace, token) == pid
+    told = await client.events()
+    assert {"machine.adopted", "workspace.adopted"} <= set(told)
+    ends_of = {"session.evicted", "workspace.stopping", "workspace.failed", "machine.lost"}
+    assert not ends_of & set(told), told
+    await ends(client, workspace, "POST /stop", "stopped")
+    assert (await client.running())["epoch"] == 2
     assert gateway.stop() == 0
-    assert gateway.machines() == [], "strangers in the pool's directory are stopped as well"
+    assert gateway.machines() == []
+
+
+async def test_an_empty_redis_at_the_start(
+    server: Server, serve: Start, client_of: Any, state: Redis
+) -> None:
+    """Machines are down and only their disks know of anything."""
+    gateway = await serve("--redis-url", server.url, *NEVER_IDLE)
+    client = client_of(gateway)
+    workspace = await with_a_file(client, "ada")
+    assert gateway.stop() == 0
+    await state.flushall()
+    again = client_of(await serve("--redis-url", server.url, *NEVER_IDLE))
+    woken, content = await file_of(again, "ada")
+    assert (content, woken["epoch"]) == (b"ada's", 2)
+    assert woken["instanceId"] == workspace["instanceId"]

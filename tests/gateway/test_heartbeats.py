@@ -150,6 +150,20 @@ async def test_what_redis_did_not_take_is_told_later(valkey: str) -> None:
     await away.aclose()
 
 
+async def test_what_redis_lost_is_told_again(redis: Redis, beats: Heartbeats) -> None:
+    session = beats.admit("w", "ada", 1)
+    beats.opened(session)
+    sends(session, data=1)
+    beats.look(asyncio.get_running_loop().time())
+    await beats.flush()
+    await redis.flushall()
+    await beats.flush()  # nothing was heard of the client since
+    await beats.flush()
+    assert await redis.zrange("heartbeat:sessions", 0, -1) == ["w/g-1"]
+    assert await redis.hgetall("connections:g") == {"w": "1"}
+    assert "session.opened" not in await events(redis), "it was opened once"
+
+
 async def test_bounds(beats: Heartbeats) -> None:
     beats.admit("w", "ada", 1)
     second = beats.admit("w", "ada", 1)

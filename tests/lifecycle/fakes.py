@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lifecycle.agent.contract import Manifest, Report, SnapshotSpec, StartSpec, WorkspaceReport
+from lifecycle.agent.workspace import ORIGIN
 from lifecycle.agents import AgentRefused, AgentUnreachable
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import Launch, Observed, PoolError
@@ -39,6 +40,8 @@ class Files:
     of: dict[str, dict[str, str]] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
     """Workspace → newest epoch this machine ever heard of."""
+    rows: dict[str, WorkspaceReport] = field(default_factory=dict)
+    """What the agent wrote down of each."""
 
 
 class FakeTarget:
@@ -88,7 +91,7 @@ class FakeAgent:
         self.up = True
         self.hung = False
         self.boots_by_themselves = True
-        self.rows: dict[str, WorkspaceReport] = {}
+        self.rows = disk.rows
         self.version = 1
         self._changed = asyncio.Event()
 
@@ -136,14 +139,26 @@ class FakeAgent:
             self.disk.of[workspace_id] = dict(kept[1])
         self.disk.of.setdefault(workspace_id, {})
         self.disk.newest[workspace_id] = spec.epoch
-        self.change(WorkspaceReport(workspace_id, spec.epoch, "starting", step="ide"))
+        origin = {name: getattr(spec, name) for name in ORIGIN}
+        restore = spec.restore.snapshot_id if spec.restore else ""
+        self.change(
+            WorkspaceReport(
+                workspace_id, spec.epoch, "starting", step="ide", restore=restore, **origin
+            )
+        )
         if self.boots_by_themselves:
             self.ready(workspace_id)
         return self.rows[workspace_id]
 
+    def recover(self) -> None:
+        """What ran under the last agent of this disk is over."""
+        for row in list(self.rows.values()):
+            if row.status in ("starting", "running"):
+                self.fail(row.workspace_id, "machine_restarted")
+
     def ready(self, workspace_id: str) -> None:
         row = self.rows[workspace_id]
-        self.change(replace(row, status="running", step="", port=9000 + row.epoch))
+        self.change(replace(row, status="running", step="", port=9000 + row.epoch, restore=""))
 
     def fail(self, workspace_id: str, code: str = "crashed") -> None:
         self.change(replace(self.rows[workspace_id], status="failed", error_code=code, error=code))
@@ -155,7 +170,7 @@ class FakeAgent:
         if row is None:
             return WorkspaceReport(workspace_id, epoch, "stopped")
         if row.status != "stopped":
-            self.change(WorkspaceReport(workspace_id, epoch, "stopped"))
+            self.change(replace(row, epoch=epoch, status="stopped", step="", port=0))
         return self.rows[workspace_id]
 
     def remove(self, workspace_id: str, epoch: int) -> None:
@@ -189,6 +204,7 @@ class FakePool:
 
     def __init__(self) -> None:
         self.agents: dict[str, FakeAgent] = {}
+        self.launched: dict[str, Launch] = {}
         self.disks: dict[str, Files] = {}
         self.target = FakeTarget()
         self.calls: list[Call] = []
@@ -208,6 +224,7 @@ class FakePool:
                 raise self.refuses
             if launch.machine_id not in self.disks:
                 self.disks[launch.machine_id] = Files()
+                self.launched[launch.machine_id] = launch
                 if not self.slow_machines:
                     self.power_on(launch)
             await self._pass("after", ("launch", launch.machine_id, ""))
@@ -217,9 +234,13 @@ class FakePool:
 
     def _observe(self, machine_id: str) -> Observed:
         agent = self.agents.get(machine_id)
+        launch = self.launched.get(machine_id)
+        known = (launch.token, launch.slots) if launch else ("", 0)
         if agent is None:
-            return Observed(machine_id, "launching" if self.slow_machines else "stopped")
-        return Observed(machine_id, "running", agent.address)
+            return Observed(
+                machine_id, "launching" if self.slow_machines else "stopped", "", *known
+            )
+        return Observed(machine_id, "running", agent.address, *known)
 
     async def start(self, launch: Launch) -> None:
         await self._pass("before", ("power", launch.machine_id, ""))
@@ -236,6 +257,7 @@ class FakePool:
             agent.up = False
             agent.bump()
         self.disks.pop(machine_id, None)
+        self.launched.pop(machine_id, None)
         await self._pass("after", ("terminate", machine_id, ""))
 
     async def close(self, stop_machines: bool) -> None:
@@ -246,6 +268,7 @@ class FakePool:
         self._ports += 1
         disk = self.disks[launch.machine_id]
         agent = FakeAgent(launch.machine_id, launch.token, launch.slots, disk, self._ports)
+        agent.recover()
         self.agents[launch.machine_id] = agent
         self.on_boot(agent)
 

@@ -548,11 +548,12 @@ async def test_a_removal_that_was_cut_short_is_finished_by_the_next_leader(world
     await world.until(world.leader(), lambda: _true(not world.pool.disks))
 
 
-async def test_a_machine_that_no_record_speaks_of_is_left_alone(world: World) -> None:
+async def test_a_machine_that_cannot_be_spoken_to_is_left_alone(world: World) -> None:
     first = world.leader()
     one = await sleeps(world, first)
     await first.rest()
     await world.redis.flushall()
+    del world.pool.launched["m-1"]  # nobody knows its token any more
     again = await world.wake()
     assert again.id == one.id
     leader = world.leader()
@@ -697,3 +698,128 @@ async def test_a_boot_that_is_newer_than_the_records_is_noticed_without_waiting(
     await world.wake("bob")
     await world.rounds(leader)
     assert [w.status for w in await world.store.list("bob")] == [W.RUNNING]
+
+
+# Redis loses everything
+
+
+async def test_running_workspaces_go_on_after_redis_lost_everything(world: World) -> None:
+    leader = world.leader()
+    one, sleeper = await runs(world, leader), await sleeps(world, leader, "bob")
+    ran = world.pool.agents["m-1"].rows[one.id]
+    before = [call for call in world.pool.calls if call[0] in ("start", "stop")]
+    await world.redis.flushall()
+    back = await world.wake()  # somebody comes back before anybody noticed
+    assert (back.status, back.epoch) == (W.QUEUED, 0)
+    back = await world.gets(leader, back, W.RUNNING)
+    assert (back.epoch, back.machine_id, back.address) == (1, "m-1", one.address)
+    assert back.secret == one.secret
+    await world.rounds(leader)
+    assert [call for call in world.pool.calls if call[0] in ("start", "stop")] == before
+    assert world.pool.agents["m-1"].rows[one.id] == ran
+    assert (await world.read(sleeper)).status is W.STOPPED
+    woken = await runs(world, leader, "bob")
+    assert (woken.epoch, world.pool.files(woken.id)) == (2, [{"a.txt": "bob's"}])
+    assert list(world.pool.disks) == ["m-1"]
+    assert (await world.events("machine."))[:2] == ["machine.adopted", "machine.ready"]
+
+
+async def test_two_leaders_rebuild_as_one(world: World) -> None:
+    first, second = world.leader(), world.leader()
+    one = await runs(world, first)
+    await world.redis.flushall()
+    await world.wake()
+    for _ in range(15):
+        await asyncio.gather(first.tick(), second.tick())
+        await asyncio.sleep(0.01)
+    assert (await world.read(one)).epoch == 1
+    assert world.pool.most_running[one.id] == 1
+    told = await world.events("machine.", "workspace.adopted")
+    assert told == ["machine.adopted", "workspace.adopted", "machine.ready"]
+
+
+async def test_machines_that_are_down_are_asked_what_lies_on_them(world: World) -> None:
+    leader = world.leader()
+    one = await sleeps(world, leader)
+    world.pool.kill("m-1")
+    await world.redis.flushall()
+    again = world.leader()
+    await world.wake()
+    one = await world.gets(again, one, W.RUNNING)
+    assert (one.epoch, one.machine_id) == (2, "m-1")
+    assert world.pool.files(one.id) == [{"a.txt": "ada's"}]
+
+
+async def test_nothing_boots_before_every_machine_was_heard(world: World) -> None:
+    leader = world.leader()
+    ada = await runs(world, leader)
+    for user in ("bob", "carl"):  # two slots a machine: the last one is on the second
+        other = await runs(world, leader, user)
+    assert (ada.machine_id, other.machine_id) == ("m-1", "m-2")
+    world.pool.agents["m-1"].hung = True
+    await world.redis.flushall()
+    back = await world.wake()
+    await world.rounds(leader)
+    assert (await world.machine("m-2")).status is M.READY
+    assert (await world.read(back)).status is W.QUEUED, "it may run where nobody answers"
+    world.pool.agents["m-1"].hung = False
+    back = await world.gets(leader, back, W.RUNNING)
+    assert (back.epoch, back.machine_id) == (1, "m-1")
+    assert world.pool.most_running[back.id] == 1
+
+
+async def test_a_machine_that_stays_silent_does_not_hold_the_queue_for_ever(world: World) -> None:
+    leader = world.leader()
+    await runs(world, leader)
+    world.pool.agents["m-1"].hung = True
+    await world.redis.flushall()
+    dora = await world.wake("dora")
+    await world.rounds(leader)
+    assert (await world.read(dora)).status is W.QUEUED
+    assert list(world.pool.disks) == ["m-1"]
+    await world.later(61)
+    assert (await world.gets(leader, dora, W.RUNNING)).machine_id == "m-2"
+
+
+async def test_a_terminated_one_comes_back_from_its_snapshot(world: World) -> None:
+    leader = world.leader()
+    one = await sleeps(world, leader)
+    await world.store.terminate(one.id, "retention")
+    await world.gets(leader, one, W.TERMINATED)
+    await world.redis.flushall()
+    back = await runs(world, leader)
+    assert (back.epoch, world.pool.files(back.id)) == (2, [{"a.txt": "ada's"}])
+
+
+async def test_without_knowing_of_snapshots_nothing_is_booted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = world.leader()
+
+    def away(workspace_id: str) -> list[str]:
+        raise SnapshotError("unreachable", "the bucket does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.pool.target, "list", away)
+        one = await world.gets(leader, await world.wake(), W.FAILED)
+        assert (one.error_code, one.epoch) == ("snapshot_unreachable", 0)
+        assert "the bucket does not answer" in one.error
+    assert (await runs(world, leader)).epoch == 1
+
+
+async def test_records_lost_while_the_pool_is_looked_at_launch_nothing(world: World) -> None:
+    leader = world.leader(warm_slots=1)
+    one = await runs(world, leader)
+    ask = world.store.counts
+
+    async def lost_just_then() -> dict[str, int]:
+        await world.redis.flushall()
+        return await ask()
+
+    world.store.counts = lost_just_then  # type: ignore[method-assign]
+    await leader.loops.machines.tend()
+    world.store.counts = ask  # type: ignore[method-assign]
+    assert await world.fleet.machines() == []
+    back = await world.gets(leader, await world.wake(), W.RUNNING)
+    assert (back.epoch, back.machine_id) == (1, one.machine_id)
+    assert list(world.pool.disks) == ["m-1"]

@@ -11,6 +11,7 @@ from lifecycle.agent.contract import Report, WorkspaceReport
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import Observed
 from lifecycle.reconcile import (
+    Adopt,
     Boot,
     Change,
     Failed,
@@ -23,10 +24,13 @@ from lifecycle.reconcile import (
     Running,
     Stopped,
     Watch,
+    adoptable,
+    adoptions,
     converge,
     converge_machines,
     failures,
     strangers,
+    unheard,
     without_record,
 )
 from tests.lifecycle.fakes import machine, workspace
@@ -223,3 +227,60 @@ def test_a_lost_machine_fails_what_held_a_slot_there_and_nothing_else() -> None:
 def test_machines_of_the_pool_that_no_record_names() -> None:
     observed = [Observed("m-1", "running"), Observed("m-2", "stopped")]
     assert without_record([machine("m-1")], observed) == ["m-2"]
+
+
+# After the records were lost
+
+
+def told(status: str = "running", epoch: int = 3, **fields: Any) -> WorkspaceReport:
+    return row(status, epoch, **({"user_id": "ada", "secret": "s"} | fields))
+
+
+def test_a_workspace_without_a_record_is_adopted_as_its_machine_says() -> None:
+    runs, stopped = told(port=9001), told("stopped")
+    assert adoptions(HERE, report(runs), {}) == [Adopt(runs, "10.0.0.7:9001")]
+    assert adoptions(HERE, report(stopped), {}) == [Adopt(stopped, "")]
+
+
+def test_what_does_not_say_whose_it_is_cannot_be_adopted() -> None:
+    assert adoptions(HERE, report(row("running")), {}) == []
+    assert adoptions(HERE, report(told("confused")), {}) == []
+    assert adoptions(HERE, report(told(epoch=0)), {}) == []
+
+
+@pytest.mark.parametrize("status", [W.QUEUED, W.STOPPED, W.FAILED, W.TERMINATED])
+def test_a_record_older_than_what_its_machine_knows_was_made_after_the_loss(
+    status: WorkspaceStatus,
+) -> None:
+    older = workspace("w1", status, epoch=2)
+    assert adoptions(HERE, report(told()), {"w1": older}) == [Adopt(told(), "10.0.0.7:0")]
+    assert adoptions(HERE, report(told()), {"w1": replace(older, epoch=3)}) == []
+
+
+@pytest.mark.parametrize("status", [W.STARTING, W.RUNNING, W.STOPPING, W.TERMINATING])
+def test_what_holds_a_slot_elsewhere_is_not_taken_over(status: WorkspaceStatus) -> None:
+    assert adoptions(HERE, report(told()), {"w1": workspace("w1", status, epoch=1)}) == []
+
+
+def test_only_machines_that_can_be_spoken_to_are_adopted() -> None:
+    known = Observed("m-2", "running", "10.0.0.2:1", "token", 5)
+    assert adoptable([HERE], [replace(known, machine_id="m-1"), known]) == [known]
+    assert adoptable([], [replace(known, token="")]) == []
+    assert adoptable([], [replace(known, slots=0)]) == []
+
+
+def test_an_adopted_machine_is_waited_for_within_bounds() -> None:
+    fresh = machine("m-1", M.LAUNCHING, unheard=True, created_at_ms=1000)
+    assert unheard([HERE, fresh], 60_999, 60) == [fresh]
+    assert unheard([HERE, fresh], 61_000, 60) == []
+
+
+def test_an_adopted_machine_is_not_removed_before_it_told_what_it_holds() -> None:
+    fresh = machine("m-1", M.LAUNCHING, unheard=True)
+    late = {"now_ms": 61_000, "launch_timeout": 60.0}
+    (found,) = converge_machines([fresh], [Observed("m-1", "stopped")], **late)
+    assert isinstance(found, Lost)
+    lost = replace(fresh, status=M.LOST)
+    assert converge_machines([lost], [Observed("m-1", "stopped")], **late) == [Revive(lost)]
+    (found,) = converge_machines([lost], [], **late)
+    assert isinstance(found, Remove), "there is no disk"

@@ -103,7 +103,7 @@ class World:
 
     async def flush(self, **seen: Any) -> int:
         """A gateway's second passes."""
-        return await self.signals.flush("g", Flush(**seen))
+        return (await self.signals.flush("g", Flush(**seen))).now_ms
 
     # What a test looks at
 

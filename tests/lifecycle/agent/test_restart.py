@@ -121,3 +121,19 @@ async def test_a_broken_state_file_is_a_failed_workspace(agent) -> None:
     assert (row.status, row.error_code) == ("failed", "state_unreadable")
     assert "its files are kept" in row.error
     assert (await agent.start("demo", 2)).status == "running"
+
+
+async def test_whose_it_is_is_told_again(each_agent, secret) -> None:
+    agent = each_agent
+    whose = {"user_id": "ada", "name": "My work", "plan": "gpu", "priority": "vip", "region": "eu"}
+    row = await agent.start("demo", 4, **whose)
+    assert {name: getattr(row, name) for name in whose} == whose
+    assert (row.secret, row.restore) == (secret, "")
+    assert secret not in repr(row)
+    state = agent.home().parent / "state.json"
+    assert state.stat().st_mode & 0o777 == 0o600, "it holds the secret"
+    agent.kill()
+    await agent.launch()
+    row = await agent.row()
+    assert {name: getattr(row, name) for name in whose} == whose
+    assert (row.epoch, row.status, row.secret) == (4, "failed", secret)

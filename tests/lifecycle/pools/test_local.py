@@ -244,3 +244,18 @@ def test_machines_have_uids_of_their_own() -> None:
     assert [uid_base("m-1"), uid_base("m-2"), uid_base("m-12")] == [201_000, 202_000, 212_000]
     assert uid_base("m-x") != uid_base("m-y")
     assert all(0 < uid_base(name) < 2**31 for name in ("m-99999999999", "m-x", "0"))
+
+
+async def test_what_a_machine_was_launched_with_is_found_again(
+    pool: LocalPool, data_dir: Path, up
+) -> None:
+    await pool.launch([ONE])
+    await up()
+    written = data_dir / "machines" / "m-1" / "machine.json"
+    assert written.stat().st_mode & 0o777 == 0o600
+    (seen,) = await LocalPool(data_dir).describe()
+    assert (seen.token, seen.slots) == (ONE.token, ONE.slots)
+    assert ONE.token not in repr(seen)
+    written.unlink()
+    (seen,) = await pool.describe()
+    assert (seen.state, seen.token, seen.slots) == ("running", "", 0)

@@ -35,12 +35,12 @@ async def test_nobody_ever_flushed_so_nothing_is_trusted(signals: RedisSignals) 
 
 
 async def test_the_first_flush_starts_the_trust(signals: RedisSignals) -> None:
-    first = await signals.flush("g", Flush())
+    first = (await signals.flush("g", Flush())).now_ms
     assert await signals.trusted_since_ms() == first
 
 
 async def test_flushes_without_a_gap_keep_it(signals: RedisSignals, redis: Redis) -> None:
-    first = await signals.flush("g", Flush())
+    first = (await signals.flush("g", Flush())).now_ms
     await shift(redis, -(HEARTBEAT_GAP_MS - 1000))
     await signals.flush("other", Flush())
     await signals.flush("g", Flush())
@@ -48,9 +48,9 @@ async def test_flushes_without_a_gap_keep_it(signals: RedisSignals, redis: Redis
 
 
 async def test_a_gap_starts_it_anew(signals: RedisSignals, redis: Redis) -> None:
-    first = await signals.flush("g", Flush())
+    first = (await signals.flush("g", Flush())).now_ms
     await shift(redis, -(HEARTBEAT_GAP_MS + 1000))
-    again = await signals.flush("g", Flush())
+    again = (await signals.flush("g", Flush())).now_ms
     assert await signals.trusted_since_ms() == again
     assert again >= first
 
@@ -64,7 +64,7 @@ async def test_within_a_gap_nothing_is_trusted_before_the_first_flush(
     assert await signals.trusted_since_ms() is not None
     await shift(redis, -(HEARTBEAT_GAP_MS + 1000))
     assert await signals.trusted_since_ms() is None
-    again = await signals.flush("g", Flush())
+    again = (await signals.flush("g", Flush())).now_ms
     assert await signals.trusted_since_ms() == again
 
 
@@ -73,12 +73,12 @@ async def test_a_clock_that_went_back_starts_it_anew(signals: RedisSignals, redi
     await redis.set(keys.SINCE, await now_ms(redis) + 3_600_000)
     await shift(redis, 3_600_000)
     assert await signals.trusted_since_ms() is None
-    again = await signals.flush("g", Flush())
+    again = (await signals.flush("g", Flush())).now_ms
     assert await signals.trusted_since_ms() == again
 
 
 async def test_a_small_step_back_changes_nothing(signals: RedisSignals, redis: Redis) -> None:
-    first = await signals.flush("g", Flush())
+    first = (await signals.flush("g", Flush())).now_ms
     await shift(redis, HEARTBEAT_GAP_MS - 1000)
     await signals.flush("g", Flush())
     assert await signals.trusted_since_ms() == first
@@ -90,7 +90,7 @@ async def test_a_flushed_redis_trusts_nothing_until_the_next_flush(
     await signals.flush("g", Flush())
     await redis.flushall()
     assert await signals.trusted_since_ms() is None
-    again = await signals.flush("g", Flush())
+    again = (await signals.flush("g", Flush())).now_ms
     assert await signals.trusted_since_ms() == again
 
 
@@ -98,7 +98,7 @@ async def test_a_lost_since_alone_is_made_anew(signals: RedisSignals, redis: Red
     await signals.flush("g", Flush())
     await redis.delete(keys.SINCE)
     assert await signals.trusted_since_ms() is None
-    again = await signals.flush("g", Flush())
+    again = (await signals.flush("g", Flush())).now_ms
     assert await signals.trusted_since_ms() == again
 
 
@@ -115,7 +115,7 @@ async def test_distrust_counts_from_now(signals: RedisSignals, redis: Redis) -> 
 
 
 async def test_ages_become_moments_by_redis_clock(signals: RedisSignals, redis: Redis) -> None:
-    now = await signals.flush("g", Flush(sessions={"w1/g-1": 0, "w1/g-2": 1500}))
+    now = (await signals.flush("g", Flush(sessions={"w1/g-1": 0, "w1/g-2": 1500}))).now_ms
     seen = dict(await redis.zrange(keys.SESSIONS, 0, -1, withscores=True))
     assert seen == {"w1/g-1": now, "w1/g-2": now - 1500}
     assert await signals.gateways() == {"g": now}
@@ -124,7 +124,7 @@ async def test_ages_become_moments_by_redis_clock(signals: RedisSignals, redis: 
 async def test_a_later_flush_of_an_older_sighting_moves_nothing_back(
     signals: RedisSignals, redis: Redis
 ) -> None:
-    first = await signals.flush("g", Flush(sessions={"w1/g-1": 0}))
+    first = (await signals.flush("g", Flush(sessions={"w1/g-1": 0}))).now_ms
     await signals.flush("g", Flush(sessions={"w1/g-1": 60_000}))
     assert await redis.zscore(keys.SESSIONS, "w1/g-1") == first
 
@@ -167,7 +167,7 @@ async def test_events_ride_along(signals: RedisSignals) -> None:
 
 
 async def test_an_eviction_takes_and_tells_in_one_step(signals: RedisSignals, redis: Redis) -> None:
-    seen = await signals.flush("g-1", Flush(sessions={"w1/g-1-7": 0}))
+    seen = (await signals.flush("g-1", Flush(sessions={"w1/g-1-7": 0}))).now_ms
     assert await signals.evict("w1/g-1-7", seen, "no heartbeat")
     assert await redis.zcard(keys.SESSIONS) == 0
     [event] = await signals.history("", 1)
@@ -179,26 +179,26 @@ async def test_an_eviction_takes_and_tells_in_one_step(signals: RedisSignals, re
 
 
 async def test_a_session_seen_meanwhile_is_not_evicted(signals: RedisSignals, redis: Redis) -> None:
-    seen = await signals.flush("g", Flush(sessions={"w1/g-1": 0}))
+    seen = (await signals.flush("g", Flush(sessions={"w1/g-1": 0}))).now_ms
     assert not await signals.evict("w1/g-1", seen - 1, "no heartbeat")
     assert await redis.zcard(keys.SESSIONS) == 1
     assert await signals.history("", 1) == []
 
 
 async def test_of_two_leaders_one_evicts(signals: RedisSignals) -> None:
-    seen = await signals.flush("g", Flush(sessions={"w1/g-1": 0}))
+    seen = (await signals.flush("g", Flush(sessions={"w1/g-1": 0}))).now_ms
     evicted = await asyncio.gather(*(signals.evict("w1/g-1", seen, "x") for _ in range(4)))
     assert sum(evicted) == 1
 
 
 async def test_quiet_sessions_are_found_by_when_they_were_seen(signals: RedisSignals) -> None:
-    now = await signals.flush("g", Flush(sessions={"w1/g-1": 5000, "w1/g-2": 1000}))
+    now = (await signals.flush("g", Flush(sessions={"w1/g-1": 5000, "w1/g-2": 1000}))).now_ms
     assert await signals.sessions_seen_before(now - 5000) == [("w1/g-1", now - 5000)]
     assert await signals.sessions_seen_before(now - 5001) == []
 
 
 async def test_a_gateway_is_forgotten_unless_it_spoke(signals: RedisSignals) -> None:
-    seen = await signals.flush("g", Flush(connections={"w1": 1}))
+    seen = (await signals.flush("g", Flush(connections={"w1": 1}))).now_ms
     assert not await signals.forget_gateway("g", seen - 1)
     assert await signals.connections("g") == {"w1": 1}
     assert await signals.forget_gateway("g", seen)
