@@ -49,11 +49,12 @@ class TooManySessions(Exception):
 
 @dataclass(slots=True)
 class _Seen:
-    """Counters at the last look, and when a frame was last seen (loop time)."""
+    """Counters at the last look, and when they last moved (loop time)."""
 
     frames: int
     data_frames: int
     at: float
+    active_at: float
     bytes_up: int = 0
     bytes_down: int = 0
 
@@ -109,7 +110,7 @@ class Heartbeats:
             workspace=workspace, user=user, id=f"{self.gateway}-{self._number}", epoch=epoch
         )
         now = asyncio.get_running_loop().time()
-        self._sessions[session] = _Seen(0, 0, now)
+        self._sessions[session] = _Seen(0, 0, now, 0.0)
         self._by_workspace.setdefault(workspace, {})[session.id] = session
         self._by_user[user] += 1
         self._pending.sessions[_member(session)] = now
@@ -184,7 +185,7 @@ class Heartbeats:
             seen.frames, seen.at = frames, now
             self._pending.sessions[_member(session)] = now
         if data != seen.data_frames:
-            seen.data_frames = data
+            seen.data_frames, seen.active_at = data, now
             self._pending.active[session.workspace] = now
         up, down = session.bytes_up, session.bytes_down
         if up != seen.bytes_up or down != seen.bytes_down:
