@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import auth, closing, headers, pages
 from gateway.heartbeats import Heartbeats, TooManySessions
-from gateway.hosts import PortHost, PublicUrl, WorkspaceHost, host_of, label_of, origin_of
+from gateway.hosts import Base, PortHost, PublicUrl, WorkspaceHost, host_of, label_of, origin_of
 from gateway.metrics import Metrics
 from gateway.proxy import HttpProxy, UpstreamDown
 from gateway.relay import hand_over, refuse
@@ -162,7 +162,7 @@ class WorkspaceApp:
 
     @property
     def _home(self) -> str:
-        return f"{self._public.scheme}://{self._public.host}:{self._public.port}/"
+        return origin_of(Base(), self._public) + "/"
 
     def _ask_in(self, request: Request, place: WorkspaceHost | PortHost) -> Response:
         """The base host knows who this browser is: let it send the person back with a code."""
