@@ -35,5 +35,5 @@ $(VENV)/.ide: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV), a minute the first time"
-	@$(PIP) install -e '.[ide,test]' -c constraints.txt
+	@$(PIP) install -e '.[ide,aws,postgresql,test]' -c constraints.txt
 	@touch $@ $(VENV)/.ide

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 JUPYTERLAB_COMMAND = (
-    "JUPYTER_TOKEN={secret} jupyter-lab --no-browser --allow-root --ServerApp.ip=127.0.0.1"
+    "JUPYTER_TOKEN={secret} jupyter-lab --no-browser --allow-root --ServerApp.ip={host}"
     " --ServerApp.port={port} --ServerApp.port_retries=0 --ServerApp.base_url={base_url}"
     " --ServerApp.root_dir={dir} --ServerApp.allow_remote_access=True"
     # No calls to jupyter.org or PyPI, and nobody installs extensions into the gateway's own Python.
@@ -27,7 +27,7 @@ JUPYTERLAB = {
 }
 """What belongs to the default command, and to no other."""
 
-SECRETS = frozenset({"api_key", "redis_url", "metrics_token"})
+SECRETS = frozenset({"api_key", "redis_url", "metrics_token", "store"})
 """Never printed; each may also be given as IDE_GATEWAY_<NAME>_FILE."""
 
 NO_FLAG = frozenset({"api_key"})
@@ -39,12 +39,13 @@ PARTS = {
     "idle_timeout": "The life of a workspace (seconds)",
     "pool": "The pool of machines",
     "store": "State and snapshots",
+    "aws_region": "AWS",
     "max_sessions": "Bounds",
     "log_level": "Log",
 }
 """First field of each part → the part's heading in the help text."""
 
-PLACEHOLDERS = ("port", "workspace", "dir", "base_url", "secret")
+PLACEHOLDERS = ("host", "port", "workspace", "dir", "base_url", "secret")
 
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[\x20-\x7e]+")
@@ -93,7 +94,7 @@ class Settings(BaseModel):
 
     workspace_command: str = Field(
         JUPYTERLAB_COMMAND,
-        description="Starts the IDE. {port} {workspace} {dir} {base_url} {secret} are filled in,"
+        description="Starts the IDE. {host} {port} {workspace} {dir} {base_url} {secret} are filled in,"
         " leading NAME=value words become its environment.",
     )
     workspace_ready_path: str = Field(
@@ -115,7 +116,7 @@ class Settings(BaseModel):
     session_timeout: float = _seconds(90, "A session silent for this long is evicted")
     ping_interval: float = _seconds(20, "Between two pings on a quiet session")
 
-    pool: Literal["local"] = Field(
+    pool: Literal["local", "ec2", "ecs", "asg", "eks"] = Field(
         "local", description="What adds machines; local: agent processes on this host."
     )
     slots: int = _count(5, "Workspaces per machine; 1 makes machines dedicated")
@@ -125,13 +126,60 @@ class Settings(BaseModel):
     scale_in_delay: float = _seconds(120, "Empty for this long: a machine may go", ge=0)
     launch_timeout: float = _seconds(60, "A machine silent this long after launch is lost")
 
-    store: Literal["redis"] = Field("redis", description="Where records live.")
+    store: str = Field(
+        "redis", description="Where records last: redis, dynamodb:TABLE or postgresql://… (a URL)."
+    )
     snapshots: str = Field(
-        "", description="Directory for snapshots; DATA_DIR/snapshots when not given."
+        "", description="Directory or s3://BUCKET/PREFIX; DATA_DIR/snapshots when not given."
+    )
+    snapshot_on_stop: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Move files into a snapshot with every stop; auto: where machines come and go"
+        " and take more than one workspace.",
+    )
+    snapshot_kms_key: str = Field(
+        "", description="KMS key for snapshots in S3; empty: S3's own encryption."
     )
     snapshots_kept: int = _count(2, "Snapshots kept per workspace")
     snapshot_max_bytes: int = _count(10 * 2**30, "Bytes of files in a snapshot at most")
     snapshot_max_files: int = _count(1_000_000, "Files in a snapshot at most")
+
+    aws_region: str = Field("", description="Region; AWS_REGION or the profile's when not given.")
+    fleet: str = Field(
+        "ide-gateway", description="Tag that marks this fleet's machines and volumes in an account."
+    )
+    join_url: str = Field(
+        "", description="What machines call to join; --public-url when not given."
+    )
+    agent_port: int = Field(7070, description="Port of a machine's agent.", ge=1, le=65535)
+    launch_template: str = Field("", description="EC2: launch template, NAME-OR-ID[:VERSION].")
+    machine_image: str = Field("", description="EC2: image, when no launch template names one.")
+    instance_types: str = Field("", description="EC2: types in order of preference, with commas.")
+    subnets: str = Field("", description="EC2, ECS: subnets in order of preference, with commas.")
+    security_groups: str = Field("", description="EC2, ECS: security groups, with commas.")
+    instance_profile: str = Field("", description="EC2: name of the machines' instance profile.")
+    market: Literal["on-demand", "spot"] = Field("on-demand", description="EC2: how to buy.")
+    hibernate: Literal["on", "off"] = Field(
+        "off", description="EC2: keep a stopped machine's memory."
+    )
+    ecs_cluster: str = Field("", description="ECS: cluster.")
+    ecs_task_definition: str = Field("", description="ECS: task definition, FAMILY[:REVISION].")
+    ecs_launch_type: Literal["FARGATE", "EC2"] = Field("FARGATE", description="ECS: launch type.")
+    asg: str = Field("", description="ASG: name of the Auto Scaling group.")
+    warm_pool: int = _count(0, "ASG: stopped machines kept in the warm pool", least=0)
+    warm_pool_state: Literal["Stopped", "Hibernated"] = Field(
+        "Stopped", description="ASG: how they are kept."
+    )
+    eks_cluster: str = Field("", description="EKS: cluster.")
+    eks_node_group: str = Field("", description="EKS: managed node group.")
+    workspace_disk: Literal["machine", "ebs"] = Field(
+        "machine", description="Files on the machine's disk, or on an EBS volume per workspace."
+    )
+    volume_gib: int = _count(10, "EBS: size of a workspace's volume in GiB")
+    aws_queue: str = Field("", description="SQS queue (URL) that EventBridge feeds.")
+    aws_topic: str = Field("", description="SNS topic (ARN) that hears of the life of workspaces.")
+    cloudwatch_namespace: str = Field("", description="CloudWatch namespace; empty sends nothing.")
+    target_group: str = Field("", description="Load balancer's target group (ARN) to register in.")
 
     max_sessions: int = _count(8000, "Sessions per gateway process; more are told 1013")
     max_sessions_per_user: int = _count(100, "Sessions per user; more are told 4429")

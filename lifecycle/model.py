@@ -104,6 +104,7 @@ class Workspace:
     epoch: boots so far. machine_id: where its files are ("" when only a snapshot has them).
     address: "host:port" of the IDE while running. secret: opens the IDE upstream.
     restore: the snapshot this boot starts from, until it runs; "" when the files are on the machine.
+    volume: its own disk, where it has one (an EBS volume's id). zone: where that disk is.
     next: what follows once it is stopped or terminated: "start" (somebody came back meanwhile),
     "terminate" (it was deleted while it ran) or "".
     seen: kind of activity ("boot", "frames", "api") → when last seen.
@@ -128,6 +129,8 @@ class Workspace:
     error_code: str = ""
     error: str = ""
     snapshot_id: str = ""
+    volume: str = ""
+    zone: str = ""
     next: str = ""
     last_active_at_ms: int = 0
     running_since_ms: int = 0
@@ -142,6 +145,9 @@ class Machine:
     address: "host:port" of its agent. token: opens the agent. slots: workspaces it takes.
     empty_since_ms: since when it holds no workspace in a slot (0 while it holds one).
     unheard: its record was lost and written anew; what lies on it is known with its first report.
+    joined: its agent came with the join code, or was launched with its token.
+    instance: the pool's own name for it. zone: where disks can be attached to it; "" is everywhere.
+    doomed_at_ms: the pool takes it back then (a spot notice); 0 while nothing was said.
     """
 
     id: str
@@ -162,6 +168,10 @@ class Machine:
     holds_files: int = 0
     reason: str = ""
     unheard: bool = False
+    joined: bool = False
+    instance: str = ""
+    zone: str = ""
+    doomed_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,141 @@
+"""The Lua that makes every change one atomic step. `apply` is the only door to a workspace's status; ADOPT
+writes records that were lost.
+
+It keeps the record, the status indexes, the slots of machines, the boot queue, the metered usage and
+the events stream in step, so that no reader ever sees one without the others. Time is Redis's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lifecycle.model import ASLEEP, OCCUPYING, WORKSPACE_TRANSITIONS
+
+
+def _lua_set(names: Iterable[str]) -> str:
+    return "{" + ",".join(f"['{name}']=true" for name in sorted(names)) + "}"
+
+
+def _lua_transitions() -> str:
+    """The transition table as Lua, so that the rule stands once, in the model."""
+    rows = (f"['{old}']={_lua_set(news)}" for old, news in WORKSPACE_TRANSITIONS.items())
+    return "{" + ",".join(rows) + "}"
+
+
+EVENTS_KEPT = 10_000
+
+PRELUDE = (
+    f"""
+local ALLOWED = {_lua_transitions()}
+local OCCUPYING = {_lua_set(OCCUPYING)}
+local ASLEEP = {_lua_set(ASLEEP)}
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+
+local function text(n) return string.format('%.0f', n) end
+
+local function event(kind, fields)
+  local row = {{'type', kind}}
+  for name, value in pairs(fields) do
+    if value and value ~= '' then row[#row + 1] = name; row[#row + 1] = tostring(value) end
+  end
+  redis.call('XADD', 'events', 'MAXLEN', '~', {EVENTS_KEPT}, '*', unpack(row))
+end
+"""
+    + """
+local function field(id, name) return redis.call('HGET', 'workspace:' .. id, name) or '' end
+
+local function set(id, fields)
+  local row = {}
+  for name, value in pairs(fields) do row[#row + 1] = name; row[#row + 1] = tostring(value) end
+  if #row > 0 then redis.call('HSET', 'workspace:' .. id, unpack(row)) end
+end
+
+local function tell(id, kind, more)
+  local fields = {workspace = id, user = field(id, 'userId'), machine = field(id, 'machineId'),
+                  epoch = field(id, 'epoch'), reason = field(id, 'reason')}
+  for name, value in pairs(more or {}) do fields[name] = value end
+  event(kind, fields)
+end
+
+local function seat(id, machine, taken)
+  if machine == '' then return end
+  local slots, record = 'machine:' .. machine .. ':slots', 'machine:' .. machine
+  if taken then
+    redis.call('SADD', slots, id)
+  else
+    redis.call('SREM', slots, id)
+  end
+  if redis.call('EXISTS', record) == 1 then
+    local empty = redis.call('HGET', record, 'emptySince') or '0'
+    if redis.call('SCARD', slots) > 0 then redis.call('HSET', record, 'emptySince', '0')
+    elseif empty == '0' then redis.call('HSET', record, 'emptySince', text(now)) end
+  end
+end
+
+local function home(id, machine)
+  local old = field(id, 'machineId')
+  if old == machine then return end
+  if old ~= '' then
+    seat(id, old, false)
+    redis.call('SREM', 'machine:' .. old .. ':files', id)
+  end
+  if machine ~= '' then redis.call('SADD', 'machine:' .. machine .. ':files', id) end
+  set(id, {machineId = machine})
+end
+
+local function apply(id, to, fields, more)
+  local old = field(id, 'status')
+  if not ALLOWED[old] or not ALLOWED[old][to] then
+    return redis.error_reply('ILLEGAL ' .. old .. ' to ' .. to)
+  end
+  if old == 'running' then
+    local since = field(id, 'runningSince')
+    redis.call('ZADD', 'usage:' .. field(id, 'userId'), since,
+               id .. '/' .. field(id, 'epoch') .. '/' .. since .. '/' .. text(now))
+    set(id, {runningSince = '0'})
+  end
+  if fields.machineId then home(id, fields.machineId); fields.machineId = nil end
+  local since = now
+  if to == 'stopped' and old == 'terminating' then
+    since = tonumber(field(id, 'asleepSince'))  -- called off: it has been asleep all along
+  elseif to == 'stopped' or to == 'failed' then
+    fields.asleepSince = text(now)
+  end
+  fields.status, fields.statusSince = to, text(since)
+  if to == 'running' then fields.runningSince = text(now) end
+  set(id, fields)
+  redis.call('ZREM', 'workspaces:' .. old, id)
+  redis.call('ZADD', 'workspaces:' .. to, since, id)
+  seat(id, field(id, 'machineId'), OCCUPYING[to] or false)
+  if to ~= 'queued' then redis.call('ZREM', 'boot:queue', id) end
+  if to == 'starting' or to == 'running' then
+    redis.call('ZADD', 'heartbeat:workspaces', now, id)
+    set(id, {['seen:boot'] = text(now)})
+  elseif not OCCUPYING[to] then
+    local seen = redis.call('ZSCORE', 'heartbeat:workspaces', id)
+    if seen then set(id, {lastActiveAt = seen}) end
+    redis.call('ZREM', 'heartbeat:workspaces', id)
+  end
+  tell(id, 'workspace.' .. to, more)
+end
+
+local function enqueue(id, boost)
+  redis.call('ZADD', 'boot:queue', now - tonumber(boost), id)
+  apply(id, 'queued', {reason = '', errorCode = '', error = '', next = '', step = '', boost = boost})
+end
+
+-- What was asked for meanwhile follows at once, in the same step.
+local function follow(id)
+  local next, status = field(id, 'next'), field(id, 'status')
+  if next == 'terminate' and (status == 'stopped' or status == 'failed') then
+    set(id, {next = ''})
+    apply(id, 'terminating', {reason = 'deleted'})
+  elseif next == 'start' and (status == 'stopped' or status == 'terminated') then
+    enqueue(id, field(id, 'boost') ~= '' and field(id, 'boost') or '0')
+  elseif status == 'failed' then
+    set(id, {next = ''})
+  end
+end
+"""
+)

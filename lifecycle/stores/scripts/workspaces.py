@@ -1,0 +1,218 @@
+"""What changes a workspace's record. `apply` of the prelude is the only door to its status; ADOPT writes records
+that were lost."""
+
+from __future__ import annotations
+
+from lifecycle.stores.scripts.prelude import PRELUDE
+
+ENSURE = (
+    PRELUDE
+    + """
+-- ARGV id, limit, then field/value pairs of a new record
+local id = ARGV[1]
+if redis.call('EXISTS', 'workspace:' .. id) == 1 then return {'found', 0} end
+local fields = {}
+for i = 3, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end
+local mine = 'user:' .. fields.userId .. ':workspaces'
+local used = redis.call('SCARD', mine)
+if used >= tonumber(ARGV[2]) then return {'limit', used} end
+fields.createdAt, fields.statusSince, fields.asleepSince, fields.status = text(now), text(now), text(now), 'stopped'
+-- Machines remember the epochs of what was deleted, and refuse them.
+fields.epoch = redis.call('GETDEL', 'epoch:' .. id) or '0'
+set(id, fields)
+redis.call('SADD', mine, id)
+redis.call('ZADD', 'workspaces:stopped', now, id)
+tell(id, 'workspace.created')
+return {'made', used + 1}
+"""
+)
+
+CHANGE = (
+    PRELUDE
+    + """
+-- ARGV id, to, options (JSON): from {status…}, epoch?, set {field: text}, bump?, place {machine}?,
+-- unlessActiveSince?, chain {status…}?. Returns {outcome, status}; outcome "ok" or what stood in the way.
+local id, to, o = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
+local status = field(id, 'status')
+if status == '' then return {'gone', ''} end
+local allowed = false
+for _, s in ipairs(o.from) do if s == status then allowed = true end end
+if not allowed then return {'status', status} end
+if o.epoch and o.epoch ~= tonumber(field(id, 'epoch')) then return {'epoch', status} end
+if o.unlessActiveSince then
+  local seen = tonumber(redis.call('ZSCORE', 'heartbeat:workspaces', id) or '0')
+  if seen > o.unlessActiveSince or tonumber(field(id, 'extendUntil')) > now then
+    return {'active', status}
+  end
+end
+local fields = o.set or {}
+if o.place then
+  local record = 'machine:' .. o.place
+  if redis.call('HGET', record, 'status') ~= 'ready' then return {'machine', status} end
+  local slots = tonumber(redis.call('HGET', record, 'slots'))
+  if redis.call('SCARD', record .. ':slots') >= slots then return {'slots', status} end
+  fields.machineId = o.place
+end
+if o.bump then fields.epoch = text(math.max(tonumber(field(id, 'epoch')), o.bump) + 1) end
+if to == 'running' then
+  redis.call('LPUSH', 'boot:seconds', text(now - tonumber(field(id, 'statusSince'))))
+  redis.call('LTRIM', 'boot:seconds', 0, 99)
+end
+for _, step in ipairs(o.chain or {}) do
+  local answer = apply(id, step, {reason = fields.reason or field(id, 'reason')})
+  if answer then return answer end
+end
+local answer = apply(id, to, fields, o.tell)
+if answer then return answer end
+follow(id)
+return {'ok', field(id, 'status')}
+"""
+)
+
+WAKE = (
+    PRELUDE
+    + """
+-- ARGV id, boost in ms (a higher priority is an earlier arrival), priority or '', max_queue
+local id, status = ARGV[1], field(ARGV[1], 'status')
+if status == '' then return {'gone', 0} end
+if ARGV[3] ~= '' then set(id, {priority = ARGV[3]}) end
+if ASLEEP[status] then
+  local used = redis.call('ZCARD', 'boot:queue')
+  if used >= tonumber(ARGV[4]) then return {'limit', used} end
+  enqueue(id, ARGV[2])
+elseif status == 'stopping' or status == 'terminating' then
+  set(id, {next = 'start', boost = ARGV[2]})
+  tell(id, 'workspace.progress', {step = 'finishing'})
+end
+return {'ok', 0}
+"""
+)
+
+STOP = (
+    PRELUDE
+    + """
+-- ARGV id, reason, then ('' or 'terminate')
+local id, status, after = ARGV[1], field(ARGV[1], 'status'), ARGV[3]
+if status == '' then return 'gone' end
+if status == 'queued' or status == 'starting' or status == 'running' then
+  set(id, {next = after})
+  apply(id, status == 'queued' and 'stopped' or 'stopping', {reason = ARGV[2], step = ''})
+  follow(id)
+elseif status == 'stopping' or status == 'terminating' then
+  -- Only a visit takes a deletion back: stopping what is being deleted goes without saying.
+  if after ~= '' or field(id, 'next') == 'start' then set(id, {next = after}) end
+elseif after == 'terminate' and (status == 'stopped' or status == 'failed') then
+  apply(id, 'terminating', {reason = ARGV[2], next = ''})
+end
+return 'ok'
+"""
+)
+
+DELETE = (
+    PRELUDE
+    + """
+local id, status = ARGV[1], field(ARGV[1], 'status')
+if status == '' then return {'gone', ''} end
+if status ~= 'terminated' then return {'status', status} end
+tell(id, 'workspace.deleted')
+redis.call('SREM', 'user:' .. field(id, 'userId') .. ':workspaces', id)
+redis.call('ZREM', 'workspaces:terminated', id)
+redis.call('SET', 'epoch:' .. id, field(id, 'epoch'), 'EX', 90 * 86400)
+redis.call('DEL', 'workspace:' .. id)
+return {'ok', ''}
+"""
+)
+
+TOUCH = (
+    PRELUDE
+    + """
+local id, status = ARGV[1], field(ARGV[1], 'status')
+if not (status == 'starting' or status == 'running') then return 0 end
+redis.call('ZADD', 'heartbeat:workspaces', 'GT', now, id)
+set(id, {['seen:' .. ARGV[2]] = text(now)})
+return 1
+"""
+)
+
+EXTEND = (
+    PRELUDE
+    + """
+local id = ARGV[1]
+if field(id, 'status') == '' then return 'gone' end
+set(id, {extendUntil = text(math.max(tonumber(field(id, 'extendUntil')), now + tonumber(ARGV[2])))})
+tell(id, 'workspace.extended', {['until'] = field(id, 'extendUntil')})
+return 'ok'
+"""
+)
+
+NOTE = (
+    PRELUDE
+    + """
+-- ARGV id, epoch, machine, event, then field/value pairs. A fact about a boot that is no status change;
+-- refused once the boot is over or its files are elsewhere: a snapshot that was begun before they were
+-- removed and ended after is not of the whole. machineId = '' lets go of the machine that held them.
+local id = ARGV[1]
+if field(id, 'status') == '' or field(id, 'epoch') ~= ARGV[2] then return 0 end
+if field(id, 'machineId') ~= ARGV[3] then return 0 end
+local fields, more = {}, {}
+for i = 5, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1]; more[ARGV[i]] = ARGV[i + 1] end
+if fields.machineId then
+  if OCCUPYING[field(id, 'status')] then return 0 end
+  home(id, fields.machineId); fields.machineId = nil
+end
+set(id, fields)
+more.machineId = nil
+tell(id, ARGV[4], more)
+return 1
+"""
+)
+
+ADOPT = (
+    PRELUDE
+    + """
+-- ARGV machine, fields of a new record (JSON), what its machine says (JSON): {status, epoch, address, …}.
+-- A record that was lost, or that is older than what its machine knows, is written as the machine says.
+-- The one way to a status but `apply`: nothing is known of the status that it was in.
+local machine, o, said = ARGV[1], cjson.decode(ARGV[2]), cjson.decode(ARGV[3])
+local id, to = o.workspaceId, said.status
+local there = redis.call('HGET', 'machine:' .. machine, 'status')
+if not there or there == 'terminated' then return 'machine' end
+local old = field(id, 'status')
+if old == '' then
+  if tonumber(redis.call('GET', 'epoch:' .. id) or '0') >= tonumber(said.epoch) then return 'deleted' end
+  o.createdAt, o.asleepSince = text(now), text(now)
+  set(id, o)
+  redis.call('SADD', 'user:' .. o.userId .. ':workspaces', id)
+else
+  if OCCUPYING[old] or old == 'terminating' then return 'busy' end
+  if tonumber(field(id, 'epoch')) >= tonumber(said.epoch) then return 'known' end
+end
+home(id, machine)
+if old == 'queued' then  -- somebody came back first, and wants it to run
+  if to == 'stopping' then said.next = 'start'
+  elseif not OCCUPYING[to] then
+    to = 'queued'
+    said.errorCode, said.error = '', ''
+  end
+end
+said.status = to
+if to ~= old then
+  said.statusSince = text(now)
+  redis.call('ZREM', 'workspaces:' .. old, id)
+  redis.call('ZADD', 'workspaces:' .. to, now, id)
+end
+if to ~= 'queued' then redis.call('ZREM', 'boot:queue', id) end
+if to == 'running' then said.runningSince = text(now) end
+if OCCUPYING[to] then
+  redis.call('ZADD', 'heartbeat:workspaces', now, id)
+  said['seen:boot'] = text(now)
+else
+  said.lastActiveAt = text(now)  -- unknown is never idle
+end
+set(id, said)
+seat(id, machine, OCCUPYING[to] or false)
+tell(id, 'workspace.adopted', {status = to})
+if old == 'queued' and to ~= old then tell(id, 'workspace.' .. to) end
+return 'ok'
+"""
+)
