@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ from lifecycle.agent.disk import WorkspaceDir, read_json, write_json
 from lifecycle.agent.processes import StillRunning, end, is_alive
 from lifecycle.agent.uids import PER_MACHINE
 from lifecycle.agent.workspace import OCCUPYING, load, owner_of
-from lifecycle.pools import Launch, Observed, PoolError
+from lifecycle.pools import Launch, Observed, PoolError, Traits
 from lifecycle.snapshots import tree
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class LocalPool:
     """A Pool. workspace_user: auto, own or shared. stop_grace: seconds that IDEs get to end."""
 
     name = "local"
+    traits = Traits()
 
     def __init__(
         self, data_dir: Path, *, workspace_user: str = "auto", stop_grace: float = 10.0
@@ -58,11 +59,12 @@ class LocalPool:
         self._stop_grace = stop_grace
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    async def launch(self, launches: Sequence[Launch]) -> None:
+    async def launch(self, launches: Sequence[Launch]) -> list[str]:
         for launch in launches:
             directory = self._directory(launch.machine_id)
             if not self._is_up(launch.machine_id):
                 self._spawn(launch, directory)
+        return []
 
     async def describe(self) -> list[Observed]:
         if not self._machines.is_dir():
@@ -77,6 +79,10 @@ class LocalPool:
             )
         await self.launch([launch])
 
+    async def stop(self, machine_id: str) -> None:
+        self._directory(machine_id)
+        await self._stop([machine_id])
+
     async def terminate(self, machine_id: str) -> None:
         directory = self._directory(machine_id)
         doomed = directory.with_name(f".{machine_id}.removed")
@@ -85,6 +91,9 @@ class LocalPool:
             await asyncio.to_thread(_remove, directory, doomed)
         except OSError as error:
             raise PoolError(f"cannot remove machine {machine_id}: {error}") from error
+
+    async def protect(self, machine_ids: Collection[str]) -> None:
+        """Nobody else removes machines here."""
 
     async def close(self, stop_machines: bool) -> None:
         if stop_machines:

@@ -259,3 +259,30 @@ async def test_what_a_machine_was_launched_with_is_found_again(
     written.unlink()
     (seen,) = await pool.describe()
     assert (seen.state, seen.token, seen.slots) == ("running", "", 0)
+
+
+async def test_a_stopped_machine_keeps_its_disk_and_comes_back(
+    pool: LocalPool, data_dir: Path, up, until
+) -> None:
+    await pool.launch([ONE])
+    machine = await up()
+    ide, pid = await start_ide(machine, until), agent_pid(data_dir)
+    notes = data_dir / "machines/m-1/workspaces/demo/home/notes.txt"
+    notes.write_text("kept")
+    await pool.stop("m-1")
+    assert [started_at(pid), started_at(ide)] == [0, 0], "the agent and its IDE have ended"
+    await pool.stop("m-1")
+    assert [row.state for row in await pool.describe()] == ["stopped"]
+    await pool.start(ONE)
+    machine = await up()
+    async with Agents() as agents:
+        (row,) = (await agents.status(machine)).workspaces
+    assert (row.status, row.error_code) == ("stopped", ""), "in order, not by a crash"
+    assert notes.read_text() == "kept"
+
+
+async def test_nobody_else_removes_machines_of_this_host(pool: LocalPool, up) -> None:
+    assert await pool.launch([ONE]) == []
+    await pool.protect([])
+    assert (await up()).id == "m-1"
+    assert (pool.traits.joins, pool.traits.keeps_disks, pool.traits.lag) == (False, True, 0)
