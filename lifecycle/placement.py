@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from lifecycle.model import Machine, MachineStatus, Workspace
 
+_M = MachineStatus
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -18,7 +20,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Detach:
-    """Its machine cannot take it: snapshot the files there, verify, then let go of that machine."""
+    """Its machine cannot take it: snapshot the files there, verify, then let go of that machine.
+    A volume of its own is only unplugged."""
 
     workspace: Workspace
     machine: Machine
@@ -35,38 +38,59 @@ def place(queue: Sequence[Workspace], machines: Sequence[Machine]) -> list[Place
     """Commands for the queue, next first. Nothing is said of a workspace that has to wait.
 
     Files are where a workspace ran last; it goes back there when a slot is free, else they move by a
-    snapshot. Without files on a machine it takes the best fit: the fullest ready machine with a free
-    slot, then the oldest. Packing keeps machines empty that can then be given back.
+    snapshot. Without files on a machine it takes the best fit (see best_fit).
     """
     commands: list[Place | Detach | Revive] = []
-    free = {
-        machine.id: machine.slots - machine.occupied
-        for machine in machines
-        if machine.status is MachineStatus.READY
-    }
+    free = {m.id: m.slots - m.occupied for m in machines if takes_work(m)}
     by_id = {machine.id: machine for machine in machines}
-    revived: set[str] = set()
     for workspace in queue:
         home = by_id.get(workspace.machine_id)
-        fits = [by_id[machine_id] for machine_id, slots in free.items() if slots > 0]
-        if home is None:
-            if not fits:
-                continue
-            chosen = min(fits, key=lambda m: (free[m.id], m.created_at_ms, m.id))
-        elif home.status is MachineStatus.STOPPED:
-            if home.id not in revived:
-                revived.add(home.id)
-                commands.append(Revive(home))
-            continue
-        elif free.get(home.id, 0) > 0:
-            chosen = home
-        elif home.status is MachineStatus.READY and fits:
-            commands.append(Detach(workspace, home))
-            # Its place elsewhere is kept for it, or the next in the queue would take it meanwhile.
-            free[min(fits, key=lambda m: (free[m.id], m.created_at_ms)).id] -= 1
-            continue
+        if home is not None and free.get(home.id, 0) > 0:
+            chosen: Machine | None = home
         else:
-            continue  # launching, draining (which detaches it) or lost: wait
-        free[chosen.id] -= 1
-        commands.append(Place(workspace, chosen))
+            chosen = best_fit(workspace, machines, free)
+        command = _command(workspace, home, chosen)
+        if command is not None and command not in commands:
+            commands.append(command)
+        if chosen is not None and isinstance(command, Place | Detach):
+            # For a Detach, its place elsewhere is kept, or the next in the queue would take it meanwhile.
+            free[chosen.id] -= 1
     return commands
+
+
+def takes_work(machine: Machine) -> bool:
+    """Ready, and not about to be taken back by its pool."""
+    return machine.status is _M.READY and not machine.doomed_at_ms
+
+
+def best_fit(
+    workspace: Workspace, machines: Sequence[Machine], free: dict[str, int]
+) -> Machine | None:
+    """The fullest machine with a free slot that may take it, then the oldest: packing keeps machines
+    empty that can then be given back. free: machine → slots to give away."""
+    fits = [m for m in machines if free.get(m.id, 0) > 0 and _suits(workspace, m)]
+    return min(fits, key=lambda m: (free[m.id], m.created_at_ms, m.id), default=None)
+
+
+def _suits(workspace: Workspace, machine: Machine) -> bool:
+    """Not its home. A machine of one slot belongs to whose files it holds: it would have to be emptied
+    before its owner could come back. A volume can only be attached in its own zone."""
+    dedicated_to_another = machine.slots == 1 and machine.holds_files > 0
+    return not dedicated_to_another and workspace.zone in ("", machine.zone)
+
+
+def _command(
+    workspace: Workspace, home: Machine | None, chosen: Machine | None
+) -> Place | Detach | Revive | None:
+    """home: the machine its files are on. chosen: the one that has room for it, home before others."""
+    if chosen is not None and home in (None, chosen):
+        return Place(workspace, chosen)
+    if home is None or home.doomed_at_ms:
+        return None  # no room; or it is emptied before it goes, whatever the queue says
+    if workspace.volume and home.status in (_M.STOPPED, _M.LOST):
+        return Detach(workspace, home)  # what lies on a volume need not wait for the machine
+    if home.status is _M.STOPPED:
+        return Revive(home)
+    if home.status is _M.READY and chosen is not None:
+        return Detach(workspace, home)
+    return None  # launching, draining (which detaches it), lost, or nowhere else to go: wait

@@ -11,8 +11,8 @@ from tests.lifecycle.fakes import machine, workspace
 M = MachineStatus
 
 
-def queued(id: str = "w1", home: str = "") -> Workspace:
-    return workspace(id, WorkspaceStatus.QUEUED, machine_id=home)
+def queued(id: str = "w1", home: str = "", **fields: str) -> Workspace:
+    return workspace(id, WorkspaceStatus.QUEUED, machine_id=home, **fields)
 
 
 def where(queue: list[Workspace], machines: list[Machine]) -> dict[str, str]:
@@ -93,3 +93,75 @@ def test_one_who_waits_does_not_hold_up_the_next() -> None:
 
 def test_a_machine_whose_slots_were_cut_takes_nobody() -> None:
     assert place([queued()], [machine("m-1", slots=1, occupied=2)]) == []
+
+
+# A machine of one slot belongs to whose files it holds
+
+
+def test_a_dedicated_machine_that_holds_anothers_files_takes_nobody_else() -> None:
+    taken, free = machine("m-1", slots=1, holds_files=1), machine("m-2", slots=1)
+    assert where([queued()], [taken]) == {}
+    assert where([queued()], [taken, free]) == {"w1": "m-2"}
+
+
+def test_its_owner_goes_home_to_it() -> None:
+    taken = machine("m-1", slots=1, holds_files=1)
+    assert where([queued(home="m-1")], [taken]) == {"w1": "m-1"}
+
+
+def test_files_do_not_move_to_a_machine_that_is_dedicated_to_another() -> None:
+    home = machine("m-1", slots=1, occupied=1, holds_files=2)
+    other = machine("m-2", slots=1, holds_files=1)
+    assert place([queued(home="m-1")], [home, other]) == []
+
+
+def test_a_shared_machine_holds_anybodys_files() -> None:
+    assert where([queued()], [machine("m-1", slots=2, holds_files=7)]) == {"w1": "m-1"}
+
+
+# A volume can only be attached in its own zone
+
+
+def test_a_volume_goes_to_a_machine_of_its_zone() -> None:
+    machines = [machine("m-1", occupied=4, zone="eu-1a"), machine("m-2", zone="eu-1b")]
+    assert where([queued(volume="vol-1", zone="eu-1b")], machines) == {"w1": "m-2"}
+
+
+def test_without_a_machine_in_its_zone_it_waits_and_holds_up_nobody() -> None:
+    machines = [machine("m-1", slots=1, zone="eu-1a")]
+    queue = [queued("waits", volume="vol-1", zone="eu-1b"), queued("goes")]
+    assert where(queue, machines) == {"goes": "m-1"}
+
+
+def test_who_has_no_volume_yet_goes_to_any_zone() -> None:
+    assert where([queued()], [machine("m-1", zone="eu-1a")]) == {"w1": "m-1"}
+
+
+@pytest.mark.parametrize("status", [M.STOPPED, M.LOST])
+def test_a_volume_is_unplugged_from_a_machine_that_is_down(status: MachineStatus) -> None:
+    home, one = machine("m-1", status, zone="a"), queued(home="m-1", volume="vol-1", zone="a")
+    assert place([one], [home]) == [Detach(one, home)]
+
+
+def test_a_volume_moves_from_a_full_machine_within_its_zone() -> None:
+    home = machine("m-1", slots=1, occupied=1, zone="a")
+    one = queued(home="m-1", volume="vol-1", zone="a")
+    assert place([one], [home, machine("m-2", zone="b")]) == []
+    assert place([one], [home, machine("m-3", zone="a")]) == [Detach(one, home)]
+
+
+# A machine that its pool takes back
+
+
+def test_a_doomed_machine_takes_nobody() -> None:
+    doomed = machine("m-1", occupied=4, doomed_at_ms=1)
+    assert where([queued()], [doomed]) == {}
+    assert where([queued()], [doomed, machine("m-2")]) == {"w1": "m-2"}
+
+
+def test_a_doomed_home_is_not_gone_back_to() -> None:
+    """Its files are moved away from it first, by the drain that the notice began."""
+    home = machine("m-1", doomed_at_ms=1)
+    assert place([queued(home="m-1")], [home, machine("m-2")]) == []
+    stopped = machine("m-1", M.STOPPED, doomed_at_ms=1)
+    assert place([queued(home="m-1")], [stopped]) == []
