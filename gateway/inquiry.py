@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from gateway.progress import Notice, no_notice
 from lifecycle.agents import AgentError, Agents
 from lifecycle.model import MachineStatus, Workspace
 from lifecycle.queueing import eta_seconds
@@ -23,15 +24,26 @@ LOG_LINES = 60
 
 
 class Inquiry:
-    def __init__(self, store: RedisStore, fleet: RedisFleet, agents: Agents) -> None:
+    def __init__(
+        self,
+        store: RedisStore,
+        fleet: RedisFleet,
+        agents: Agents,
+        notice: Notice = no_notice,
+        machine_lead: float = MACHINE_LEAD,
+    ) -> None:
+        """notice: why the pool has no machines to give, "" while it has. machine_lead: seconds from
+        asking for a machine until it is ready."""
         self._store, self._fleet, self._agents = store, fleet, agents
+        self._ask_notice, self._machine_lead = notice, machine_lead
+        self._notice_known = (0.0, "")
         self._pace_known: tuple[float, int, list[float]] = (0.0, 0, [])
         self._ports_known: dict[tuple[str, int], tuple[float, frozenset[int]]] = {}
 
     async def eta(self, position: int) -> float:
         """Seconds until the workspace in that place of the queue is likely to run."""
         free, boots = await self._pace()
-        return eta_seconds(position, free, boots, MACHINE_LEAD)
+        return eta_seconds(position, free, boots, self._machine_lead)
 
     async def _pace(self) -> tuple[int, list[float]]:
         """Free slots, and recent boots' durations."""
@@ -43,10 +55,24 @@ class Inquiry:
             self._pace_known = (now + PACE_FRESH, free, await self._store.boot_seconds())
         return self._pace_known[1:]
 
+    async def notice(self) -> str:
+        """Why the pool has no machines to give just now, "" while it has or that cannot be told."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._notice_known[0]:
+            try:
+                text = await self._ask_notice()
+            except StoreError as error:
+                log.warning("notice.unknown", why=str(error))
+                text = ""
+            self._notice_known = (now + PACE_FRESH, text)
+        return self._notice_known[1]
+
     async def place(self, workspace: Workspace) -> tuple[int | None, float | None]:
-        """Its place in the queue and the seconds until it runs; None when it is not queued."""
+        """Its place in the queue and the seconds until it runs; None when it is not queued, or when
+        nobody can tell for want of machines."""
         position = await self._store.queue_position(workspace.id)
-        return position, None if position is None else await self.eta(position)
+        unknown = position is None or await self.notice()
+        return position, None if position is None or unknown else await self.eta(position)
 
     async def ide_log(self, workspace: Workspace) -> str:
         """The last lines of its IDE's output; "" when nobody has them."""

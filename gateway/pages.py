@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from gateway.entry import safe_next
-from gateway.progress import facts
+from gateway.progress import facts, is_moving
 from lifecycle.model import Workspace, WorkspaceStatus
 
 _W = WorkspaceStatus
@@ -75,6 +75,8 @@ def page_for(
     name = f"“{workspace.name or workspace.id}”"
     variant, status, heading = _kind(workspace.status, found, name)
     message = _opening(workspace.status, found) + told["message"]
+    if is_moving(workspace):
+        heading, message = f"{name} is moving", told["message"]
     if unanswered and workspace.status is _W.RUNNING:
         variant, status, heading = "unanswered", 502, f"{name} does not answer"
         message = (

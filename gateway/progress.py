@@ -43,6 +43,13 @@ GONE: Mapping[str, Any] = {
     "steps": {},
 }
 
+MOVING = "moving: "
+"""What the reason of a workspace begins with whose machine is being taken away."""
+
+MACHINE_STOPPING = "machine-stopping"
+"""Step of a queued workspace whose machine cannot be started before it has stopped."""
+
+_MACHINE_STOPPING = "Its machine is still stopping from before; once it has, it is started again."
 _STARTING = ("machine", "restore", "ide", "ready")
 _WORDS = {
     "": "Finding a machine for it.",
@@ -66,7 +73,7 @@ def steps_of(workspace: Workspace) -> dict[str, str]:
     ]
     if status in {_W.STOPPING, _W.TERMINATING}:
         return {"stop": "now"} | dict.fromkeys(names, "todo") if workspace.next == "start" else {}
-    if status is _W.QUEUED:
+    if status is _W.QUEUED:  # its files may still be on their way here: that is waiting, too
         return dict.fromkeys(names, "todo") | {"queue": "now"}
     if status is _W.RUNNING:
         return dict.fromkeys(names, "done")
@@ -77,17 +84,30 @@ def steps_of(workspace: Workspace) -> dict[str, str]:
     return {}
 
 
-def message_of(workspace: Workspace, position: int | None = None, eta: float | None = None) -> str:
-    """What is happening to it, one or two short sentences for a person. eta: seconds."""
+def is_moving(workspace: Workspace) -> bool:
+    """Whether it is on its way to another machine: its own is being taken away."""
+    on_its_way = workspace.status in {_W.STOPPING, _W.QUEUED}
+    return on_its_way and workspace.reason.startswith(MOVING)
+
+
+def message_of(
+    workspace: Workspace,
+    position: int | None = None,
+    eta: float | None = None,
+    notice: str = "",
+) -> str:
+    """What is happening to it, a few short sentences for a person. eta: seconds. notice: why the pool has
+    no machine to give; nobody knows then for how long."""
     comes_back = workspace.next == "start"
     match workspace.status:
         case _W.QUEUED:
-            place = f"In the queue, place {position}" if position else "In the queue"
-            return f"{place}, about {roughly(eta)} to go." if eta else f"{place}."
+            return _waiting(workspace, position, eta, notice)
         case _W.STARTING:
             return _WORDS.get(workspace.step, _WORDS["machine"])
         case _W.RUNNING:
             return _WORDS["ready"]
+        case _W.STOPPING if comes_back and is_moving(workspace):
+            return _leaving(workspace) + " The IDE is being stopped, then its files are saved."
         case _W.STOPPING if comes_back:
             return "Finishing the stop, then it starts again."
         case _W.STOPPING:
@@ -102,6 +122,21 @@ def message_of(workspace: Workspace, position: int | None = None, eta: float | N
             return "It was put away. Starting it restores its files from the snapshot."
         case _:
             return _sentence(workspace.error or "it failed, and no reason was recorded")
+
+
+def _waiting(workspace: Workspace, position: int | None, eta: float | None, notice: str) -> str:
+    place = f"In the queue, place {position}" if position else "In the queue"
+    if workspace.step == MACHINE_STOPPING:
+        return f"{place}. {_MACHINE_STOPPING}"
+    said = f"{place}, about {roughly(eta)} to go." if eta else f"{place}."
+    if is_moving(workspace):
+        files = "Its files are being saved" if workspace.machine_id else "Its files are saved"
+        said = f"{_leaving(workspace)} {files}. {said}"
+    return f"{said} {_sentence(notice)}" if notice else said
+
+
+def _leaving(workspace: Workspace) -> str:
+    return _sentence(f"moving to another machine: {workspace.reason.removeprefix(MOVING)}")
 
 
 def roughly(seconds: float) -> str:
@@ -121,6 +156,7 @@ def facts(
     position: int | None = None,
     eta: float | None = None,
     log: str = "",
+    notice: str = "",
 ) -> dict[str, Any]:
     """What a waiting page is told. since, now: milliseconds by the store's clock."""
     told: dict[str, Any] = {
@@ -129,7 +165,8 @@ def facts(
         "steps": steps_of(workspace),
         "position": position,
         "etaSeconds": eta,
-        "message": message_of(workspace, position, eta),
+        "moving": is_moving(workspace),
+        "message": message_of(workspace, position, eta, notice),
         "since": workspace.status_since_ms,
         "now": now_ms,
         "epoch": workspace.epoch,
@@ -158,12 +195,22 @@ Eta = Callable[[Workspace], Awaitable[tuple[int | None, float | None]]]
 Log = Callable[[Workspace], Awaitable[str]]
 """Last lines of its IDE's own output, "" when nobody has them."""
 
+Notice = Callable[[], Awaitable[str]]
+"""Why the pool has no machines to give just now, in words for whoever waits; "" while it has."""
+
+
+async def no_notice() -> str:
+    return ""
+
 
 class Progress:
     """Looks at one workspace, or follows it, for a waiting page."""
 
-    def __init__(self, store: Records, news: News, eta: Eta, log: Log) -> None:
+    def __init__(
+        self, store: Records, news: News, eta: Eta, log: Log, notice: Notice = no_notice
+    ) -> None:
         self._store, self._news, self._eta, self._log = store, news, eta, log
+        self._notice = notice
         self._streams: Counter[str] = Counter()
 
     async def look(self, workspace_id: str) -> dict[str, Any]:
@@ -180,7 +227,8 @@ class Progress:
         queued = workspace.status is _W.QUEUED
         position, eta = await self._eta(workspace) if queued else (None, None)
         log = await self._log(workspace) if workspace.status is _W.FAILED else ""
-        return facts(workspace, await self._store.now_ms(), position, eta, log)
+        notice = await self._notice() if queued else ""
+        return facts(workspace, await self._store.now_ms(), position, eta, log, notice)
 
     async def follow(self, workspace_id: str) -> AsyncIterator[dict[str, Any]]:
         """An account at once, with every news, and whenever a look finds a change; ends when it is up or failed."""

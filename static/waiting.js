@@ -14,8 +14,8 @@ const name = page.dataset.name;
 
 let account = JSON.parse(page.dataset.account);
 // "Waking …" or "Bringing back …", if that is what this visit began with.
-const starting =
-  account.status === "queued" || account.status === "starting" ? part("heading").textContent : `Starting ${name}`;
+const woken = !account.moving && (account.status === "queued" || account.status === "starting");
+const starting = woken ? part("heading").textContent : `Starting ${name}`;
 let ahead = 0; // our clock minus the gateway's, ms
 let landing = 0;
 const began = new Map(); // step → the gateway's ms
@@ -48,7 +48,7 @@ function show(next) {
 }
 
 /** Heading and message. The message is a live region: it is written only when it changes. */
-function say({ status, message }) {
+function say({ status, message, moving }) {
   const headings = {
     stopping: `${name} is stopping`,
     terminating: `${name} is stopping`,
@@ -58,7 +58,7 @@ function say({ status, message }) {
     failed: `${name} has failed`,
     gone: "No such workspace",
   };
-  write(part("heading"), headings[status] ?? starting);
+  write(part("heading"), moving ? `${name} is moving` : (headings[status] ?? starting));
   // What the visit found ("It was stopped; …") stays until the next step has something to say.
   if (!part("message").textContent.endsWith(message)) write(part("message"), message);
   document.title = `${part("heading").textContent} · ide-gateway`;

@@ -54,6 +54,26 @@ def test_the_page_says_what_state_it_is_in(
     assert message in page.fields["message"]
 
 
+@pytest.mark.parametrize("status", [W.STOPPING, W.QUEUED])
+def test_one_that_moves_is_neither_stopping_nor_woken(status: W) -> None:
+    moving = workspace(status, reason="moving: its machine is taken away at noon", next="start")
+    page = pages.page_for(moving, found=W.STOPPING)
+    assert (page.fields["heading"], page.status) == ("“thesis” is moving", 202)
+    assert page.fields["message"].startswith(
+        "Moving to another machine: its machine is taken away at noon."
+    )
+    assert json.loads(page.fields["account"])["moving"] is True
+    assert page.fields["queue_state"] == ("now" if status is W.QUEUED else "todo")
+
+
+def test_files_that_did_not_get_away_are_told_on_the_page_with_the_button() -> None:
+    said = "its files could not be moved off machine m-1 in time: nothing newer than noon is left"
+    lost = workspace(W.FAILED, error=said, error_code="move_failed", reason=said)
+    page = pages.page_for(lost)
+    assert (page.fields["variant"], page.fields["start_hidden"]) == ("failed", "")
+    assert page.fields["message"] == "I" + said[1:] + "."
+
+
 def test_every_status_has_a_page() -> None:
     for status in W:
         assert pages.render(pages.page_for(workspace(status))).status_code >= 200
@@ -164,9 +184,13 @@ async def get(until: Any) -> AsyncIterator[Get]:
         base = f"http://127.0.0.1:{listener.getsockname()[1]}/static/"
         await until(lambda: server.started, what="the server is up")
         async with ClientSession() as session:
-            yield lambda name, **headers: session.get(
-                URL(base + name, encoded=True), headers=headers
-            )
+
+            async def ask(name: str, **headers: str) -> ClientResponse:
+                response = await session.get(URL(base + name, encoded=True), headers=headers)
+                await response.read()  # one left unread keeps its connection until it is collected
+                return response
+
+            yield ask
         server.should_exit = True
         await task
 

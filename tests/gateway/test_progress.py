@@ -43,6 +43,13 @@ def marks(**fields: Any) -> str:
     [
         ({"status": W.QUEUED}, "queue* machine ide ready"),
         ({"status": W.QUEUED, "snapshot_id": "s"}, "queue* machine restore ide ready"),
+        ({"status": W.QUEUED, "step": "machine-stopping"}, "queue* machine ide ready"),
+        (
+            {"status": W.STOPPING, "next": "start", "reason": "moving: its machine goes"},
+            "stop* queue machine ide ready",
+        ),
+        ({"status": W.QUEUED, "reason": "moving: its machine goes"}, "queue* machine ide ready"),
+        ({"status": W.FAILED, "error_code": "move_failed"}, ""),
         ({"status": W.STARTING}, "queue+ machine* ide ready"),
         ({"status": W.STARTING, "step": "machine"}, "queue+ machine* ide ready"),
         ({"status": W.STARTING, "step": "restore"}, "queue+ machine+ restore* ide ready"),
@@ -72,6 +79,43 @@ def test_messages_tell_place_and_time() -> None:
     assert message_of(workspace(W.STOPPING)) != message_of(workspace(W.STOPPING, next="start"))
     assert message_of(workspace(W.FAILED, error="no such command")) == "No such command."
     assert "no reason" in message_of(workspace(W.FAILED))
+
+
+def test_a_move_is_told_from_the_stop_to_the_queue() -> None:
+    goes = "moving: its machine is taken away at 2026-11-23 12:02:00 UTC"
+    told = "Moving to another machine: its machine is taken away at 2026-11-23 12:02:00 UTC."
+    stopping = workspace(W.STOPPING, reason=goes, next="start", machine_id="m-1")
+    assert message_of(stopping) == f"{told} The IDE is being stopped, then its files are saved."
+    saving = workspace(W.QUEUED, reason=goes, machine_id="m-1")
+    assert message_of(saving, 1) == f"{told} Its files are being saved. In the queue, place 1."
+    saved = workspace(W.QUEUED, reason=goes)
+    assert message_of(saved, 1, 9) == (
+        f"{told} Its files are saved. In the queue, place 1, about 10 s to go."
+    )
+    assert [facts(one, 9)["moving"] for one in (stopping, saving, saved)] == [True] * 3
+
+
+def test_who_asked_for_a_stop_meanwhile_is_not_told_of_a_move() -> None:
+    """The reason stays in the record; only what comes back is moving."""
+    asked = workspace(W.STOPPING, reason="moving: its machine goes", next="")
+    assert message_of(asked) == "It is being stopped. Its files are kept."
+    for status in (W.STOPPED, W.RUNNING, W.FAILED):
+        assert not facts(workspace(status, reason="moving: it goes"), 9)["moving"]
+
+
+def test_a_queue_for_a_machine_that_is_still_stopping_says_so() -> None:
+    waiting = workspace(W.QUEUED, step="machine-stopping")
+    said = message_of(waiting, 2, 4.0)
+    assert said.startswith("In the queue, place 2. Its machine is still stopping")
+    assert "to go" not in said, "nobody knows how long the stop takes"
+
+
+def test_why_there_is_no_machine_is_told_to_whoever_waits_for_one() -> None:
+    notice = "no machines to be had just now: no capacity for m7i.large in eu-1a"
+    assert message_of(workspace(W.QUEUED), 3, None, notice) == (
+        "In the queue, place 3. No machines to be had just now: no capacity for m7i.large in eu-1a."
+    )
+    assert notice not in message_of(workspace(W.STARTING), None, None, notice)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +188,7 @@ async def test_from_the_queue_to_running(monkeypatch: pytest.MonkeyPatch) -> Non
         "steps": {"queue": "now", "machine": "todo", "ide": "todo", "ready": "todo"},
         "position": 2,
         "etaSeconds": 12.0,
+        "moving": False,
         "message": "In the queue, place 2, about 15 s to go.",
         "since": 5,
         "now": 77,
@@ -161,6 +206,23 @@ async def test_from_the_queue_to_running(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
     assert world.following == 0
+
+
+async def test_the_pools_notice_reaches_a_page_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "QUEUE_INTERVAL", 0.01)
+    world, said = World(W.QUEUED), [""]
+
+    async def notice() -> str:
+        return said[0]
+
+    stream = Progress(world, world, world.eta, world.log, notice).follow("w1")
+    assert isinstance(stream, AsyncGenerator)
+    assert "no machines" not in (await anext(stream))["message"].lower()
+    said[0] = "no machines to be had just now"
+    assert (await anext(stream))["message"].endswith("No machines to be had just now.")
+    world.set(W.STARTING)
+    assert "No machines" not in (await anext(stream))["message"]
+    await stream.aclose()
 
 
 async def test_a_failure_brings_the_log_and_ends_the_stream() -> None:
