@@ -21,7 +21,13 @@ SIGNING_KEY = (
 POOL_DIRECTORY = (
     "pool:directory"  # string  "id path" of the data directory with the local pool's machines
 )
+NOTICE = "pool:notice"  # string  what the pool could not do as asked, JSON {text}; goes by itself
 DECISION = "pool:decision"  # string  the scaler's last decision and its inputs, JSON
+DURABLE = "store:durable"  # string  records are kept elsewhere too, since this Redis was last empty
+REBUILT = (
+    "store:rebuilt"  # string  where they are kept, once all that is kept there is here as well
+)
+PENDING = "store:pending"  # set  workspaces with changes that are not kept there yet
 
 
 def workspace(workspace_id: str) -> str:
@@ -50,6 +56,11 @@ def by_status(status: str) -> str:
 def last_epoch(workspace_id: str) -> str:
     """String: the epoch of a deleted workspace; one of that id made again goes on from there."""
     return f"epoch:{workspace_id}"
+
+
+def deleted(workspace_id: str) -> str:
+    """Hash: what is left of a deleted workspace until its deletion is kept elsewhere."""
+    return f"deleted:{workspace_id}"
 
 
 def user_workspaces(user_id: str) -> str:

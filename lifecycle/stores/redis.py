@@ -50,11 +50,12 @@ class RedisStore:
             "lastActiveAt": "0", "runningSince": "0", "extendUntil": "0",
         }  # fmt: skip
         pairs = [part for pair in fields.items() for part in pair]
-        outcome, used = await self._scripts.run(
+        outcome, used, stamp = await self._scripts.run(
             scripts.ENSURE, workspace_id, self._max_workspaces, *pairs
         )
         if outcome == "limit":
             raise LimitReached("max_workspaces_per_user", self._max_workspaces, int(used))
+        await self._keep(workspace_id, stamp)
         return await self._require(workspace_id), outcome == "made"
 
     async def get(self, workspace_id: str) -> Workspace | None:
@@ -113,35 +114,39 @@ class RedisStore:
 
     async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
         record = await self._require(workspace_id)
-        outcome, used = await self._scripts.run(
+        outcome, used, stamp = await self._scripts.run(
             scripts.WAKE, workspace_id, boost_ms(priority or record.priority), priority,
             self._max_queue,
         )  # fmt: skip
         if outcome == "limit":
             raise LimitReached("max_queue", self._max_queue, int(used))
+        await self._keep(workspace_id, stamp)
         return await self._require(workspace_id)
 
     async def stop(self, workspace_id: str, reason: str, then: str = "") -> Workspace:
-        await self._scripts.run(scripts.STOP, workspace_id, reason, then)
+        _, stamp = await self._scripts.run(scripts.STOP, workspace_id, reason, then)
+        await self._keep(workspace_id, stamp)
         return await self._require(workspace_id)
 
     async def terminate(self, workspace_id: str, reason: str) -> Workspace:
         return await self.stop(workspace_id, reason, then="terminate")
 
     async def delete(self, workspace_id: str) -> None:
-        outcome, status = await self._scripts.run(scripts.DELETE, workspace_id)
+        outcome, status, stamp = await self._scripts.run(scripts.DELETE, workspace_id)
         if outcome != "ok":
             raise Conflict(
                 f"workspace {workspace_id} is {status or 'unknown'}; only a terminated one can be "
                 "forgotten",
                 status,
             )
+        await self._keep(workspace_id, stamp)
 
     async def touch(self, workspace_id: str, kind: str) -> bool:
         return bool(await self._scripts.run(scripts.TOUCH, workspace_id, kind))
 
     async def extend(self, workspace_id: str, seconds: float) -> Workspace:
-        await self._scripts.run(scripts.EXTEND, workspace_id, int(seconds * 1000))
+        _, stamp = await self._scripts.run(scripts.EXTEND, workspace_id, int(seconds * 1000))
+        await self._keep(workspace_id, stamp)
         return await self._require(workspace_id)
 
     async def queue_position(self, workspace_id: str) -> int | None:
@@ -170,11 +175,12 @@ class RedisStore:
             options["unlessActiveSince"] = unless_active_since_ms
         if place:
             options |= {"place": place, "bump": known_epoch or 0}
-        outcome, status = await self._scripts.run(
+        outcome, status, stamp = await self._scripts.run(
             scripts.CHANGE, workspace.id, to, json.dumps(options)
         )
         if outcome != "ok":
             raise Conflict(f"workspace {workspace.id} not {to}: {outcome} ({status})", status)
+        await self._keep(workspace.id, stamp)
         return await self._require(workspace.id)
 
     async def adopt(self, machine_id: str, row: WorkspaceReport, address: str) -> str:
@@ -190,24 +196,21 @@ class RedisStore:
             "secret": row.secret, "restore": row.restore, "errorCode": row.error_code,
             "error": row.error, "reason": "adopted", "next": "",
         }  # fmt: skip
-        return str(
-            await self._scripts.run(scripts.ADOPT, machine_id, json.dumps(new), json.dumps(said))
+        outcome, stamp = await self._scripts.run(
+            scripts.ADOPT, machine_id, json.dumps(new), json.dumps(said)
         )
+        await self._keep(row.workspace_id, stamp)
+        return str(outcome)
 
     async def note(self, workspace: Workspace, event: str, fields: Mapping[str, str]) -> bool:
         """Write facts about this boot and tell them; False when the boot is over or the files that
         `workspace` speaks of are elsewhere by now."""
         pairs = [part for pair in fields.items() for part in pair]
-        return bool(
-            await self._scripts.run(
-                scripts.NOTE,
-                workspace.id,
-                str(workspace.epoch),
-                workspace.machine_id,
-                event,
-                *pairs,
-            )
+        noted, stamp = await self._scripts.run(
+            scripts.NOTE, workspace.id, workspace.epoch, workspace.machine_id, event, *pairs
         )
+        await self._keep(workspace.id, stamp)
+        return bool(noted)
 
     async def list(
         self,
@@ -221,6 +224,30 @@ class RedisStore:
         rows = await self.get_many(ids)
         wanted = [row for row in rows if status is None or row.status in status]
         return sorted(wanted, key=lambda row: (-row.created_at_ms, row.id))
+
+    # Where records outlast Redis (recorded.py) these do what they say; here there is nothing to do.
+
+    async def open(self) -> None:
+        """Make sure that records can be kept. Raises StoreError with what to do."""
+
+    async def close(self) -> None:
+        """Let go of what open() took."""
+
+    async def rebuild(self) -> int:
+        """Put back what a Redis that lost its data lacks; how many records. Before anything else in a
+        leader's turn: until then what is missing may exist. Raises StoreUnavailable."""
+        return 0
+
+    async def settle(self) -> int:
+        """Keep the changes that could not be kept when they were made; how many are left."""
+        return 0
+
+    async def secure(self, workspace: Workspace) -> None:
+        """Make sure that its record is kept, before something is done that cannot be taken back: a boot,
+        a removal of files. Raises StoreUnavailable, Conflict when Redis had lost it."""
+
+    async def _keep(self, workspace_id: str, stamp: str) -> None:
+        """The change with that stamp was made ("": none was)."""
 
     async def _require(self, workspace_id: str) -> Workspace:
         record = await self.get(workspace_id)
@@ -251,6 +278,8 @@ def workspace_from(row: Mapping[str, str], active_ms: float = 0) -> Workspace:
         error_code=row.get("errorCode", ""),
         error=row.get("error", ""),
         snapshot_id=row.get("snapshotId", ""),
+        volume=row.get("volume", ""),
+        zone=row.get("zone", ""),
         next=row.get("next", ""),
         last_active_at_ms=int(active_ms or float(row.get("lastActiveAt", 0))),
         running_since_ms=int(row.get("runningSince", 0)),

@@ -5,10 +5,15 @@ from __future__ import annotations
 from lifecycle.stores.scripts.machines import (
     MACHINE_ADOPT,
     MACHINE_CHANGE,
+    MACHINE_DOOM,
+    MACHINE_HEARD,
+    MACHINE_JOIN,
     MACHINE_NEW,
+    MACHINE_OBSERVE,
     MACHINE_REPORT,
 )
-from lifecycle.stores.scripts.prelude import EVENTS_KEPT
+from lifecycle.stores.scripts.prelude import EVENTS_KEPT, TRAIL
+from lifecycle.stores.scripts.records import KEPT, PEND, REBUILT, RESTORE
 from lifecycle.stores.scripts.signals import (
     DISTRUST,
     EVICT,
@@ -42,16 +47,25 @@ __all__ = [
     "EXTEND",
     "FLUSH",
     "FORGET_GATEWAY",
+    "KEPT",
     "LEASE_GIVE",
     "LEASE_TAKE",
     "LEAVE",
     "MACHINE_ADOPT",
     "MACHINE_CHANGE",
+    "MACHINE_DOOM",
+    "MACHINE_HEARD",
+    "MACHINE_JOIN",
     "MACHINE_NEW",
+    "MACHINE_OBSERVE",
     "MACHINE_REPORT",
     "NOTE",
+    "PEND",
+    "REBUILT",
+    "RESTORE",
     "STOP",
     "TOUCH",
+    "TRAIL",
     "TRUSTED",
     "WAKE",
 ]

@@ -1,7 +1,8 @@
 """The Lua that makes every change one atomic step. `apply` is the only door to a workspace's status; ADOPT
-writes records that were lost.
+and RESTORE write records that were lost.
 
-It keeps the record, the status indexes, the slots of machines, the boot queue, the metered usage and
+`tell` also stamps the record, so that what is kept elsewhere can be held against it. `apply` keeps the
+record, the status indexes, the slots of machines, the boot queue, the metered usage and
 the events stream in step, so that no reader ever sees one without the others. Time is Redis's own.
 """
 
@@ -23,6 +24,7 @@ def _lua_transitions() -> str:
 
 
 EVENTS_KEPT = 10_000
+TRAIL = 32  # stamps that a record remembers: changes it may be ahead of what is kept elsewhere
 
 PRELUDE = (
     f"""
@@ -31,6 +33,7 @@ local OCCUPYING = {_lua_set(OCCUPYING)}
 local ASLEEP = {_lua_set(ASLEEP)}
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local TRAIL = {TRAIL}
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -51,11 +54,36 @@ local function set(id, fields)
   if #row > 0 then redis.call('HSET', 'workspace:' .. id, unpack(row)) end
 end
 
-local function tell(id, kind, more)
+-- Every recorded change has a stamp of its own, in microseconds; the last of them are the record's trail. Where
+-- records are kept elsewhere as well, the change is now pending there. Sightings are no recorded change.
+local stamp = ''
+local function mark(id)
+  local last = tonumber(field(id, 'stamp')) or 0
+  stamp = text(math.max(t[1] * 1000000 + t[2], last + 1))
+  local trail = {}
+  for one in string.gmatch(field(id, 'trail'), '%d+') do trail[#trail + 1] = one end
+  trail[#trail + 1] = stamp
+  set(id, {stamp = stamp, trail = table.concat(trail, ' ', math.max(1, #trail - TRAIL + 1))})
+  if redis.call('EXISTS', 'store:durable') == 1 then redis.call('SADD', 'store:pending', id) end
+end
+
+-- Its deletion is yet to be kept elsewhere: what is written now is the next change of the same record.
+local function succeed(id)
+  local deleted = 'deleted:' .. id
+  for _, name in ipairs({'stamp', 'trail'}) do set(id, {[name] = redis.call('HGET', deleted, name) or ''}) end
+  redis.call('DEL', deleted)
+end
+
+local function say(id, kind, more)
   local fields = {workspace = id, user = field(id, 'userId'), machine = field(id, 'machineId'),
                   epoch = field(id, 'epoch'), reason = field(id, 'reason')}
   for name, value in pairs(more or {}) do fields[name] = value end
   event(kind, fields)
+end
+
+local function tell(id, kind, more)
+  mark(id)
+  say(id, kind, more)
 end
 
 local function seat(id, machine, taken)

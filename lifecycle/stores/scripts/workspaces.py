@@ -1,29 +1,32 @@
 """What changes a workspace's record. `apply` of the prelude is the only door to its status; ADOPT writes records
-that were lost."""
+that were lost. Every answer ends with the stamp of the change, '' when nothing was changed."""
 
 from __future__ import annotations
 
 from lifecycle.stores.scripts.prelude import PRELUDE
+
+DELETED_KEPT = 90 * 86_400  # seconds that the epoch of a deleted workspace is remembered
 
 ENSURE = (
     PRELUDE
     + """
 -- ARGV id, limit, then field/value pairs of a new record
 local id = ARGV[1]
-if redis.call('EXISTS', 'workspace:' .. id) == 1 then return {'found', 0} end
+if redis.call('EXISTS', 'workspace:' .. id) == 1 then return {'found', 0, ''} end
 local fields = {}
 for i = 3, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end
 local mine = 'user:' .. fields.userId .. ':workspaces'
 local used = redis.call('SCARD', mine)
-if used >= tonumber(ARGV[2]) then return {'limit', used} end
+if used >= tonumber(ARGV[2]) then return {'limit', used, ''} end
 fields.createdAt, fields.statusSince, fields.asleepSince, fields.status = text(now), text(now), text(now), 'stopped'
 -- Machines remember the epochs of what was deleted, and refuse them.
 fields.epoch = redis.call('GETDEL', 'epoch:' .. id) or '0'
 set(id, fields)
+succeed(id)
 redis.call('SADD', mine, id)
 redis.call('ZADD', 'workspaces:stopped', now, id)
 tell(id, 'workspace.created')
-return {'made', used + 1}
+return {'made', used + 1, stamp}
 """
 )
 
@@ -31,26 +34,27 @@ CHANGE = (
     PRELUDE
     + """
 -- ARGV id, to, options (JSON): from {status…}, epoch?, set {field: text}, bump?, place {machine}?,
--- unlessActiveSince?, chain {status…}?. Returns {outcome, status}; outcome "ok" or what stood in the way.
+-- unlessActiveSince?, chain {status…}?. Returns {outcome, status, stamp}; outcome "ok" or what stood in
+-- the way.
 local id, to, o = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local status = field(id, 'status')
-if status == '' then return {'gone', ''} end
+if status == '' then return {'gone', '', ''} end
 local allowed = false
 for _, s in ipairs(o.from) do if s == status then allowed = true end end
-if not allowed then return {'status', status} end
-if o.epoch and o.epoch ~= tonumber(field(id, 'epoch')) then return {'epoch', status} end
+if not allowed then return {'status', status, ''} end
+if o.epoch and o.epoch ~= tonumber(field(id, 'epoch')) then return {'epoch', status, ''} end
 if o.unlessActiveSince then
   local seen = tonumber(redis.call('ZSCORE', 'heartbeat:workspaces', id) or '0')
   if seen > o.unlessActiveSince or tonumber(field(id, 'extendUntil')) > now then
-    return {'active', status}
+    return {'active', status, ''}
   end
 end
 local fields = o.set or {}
 if o.place then
   local record = 'machine:' .. o.place
-  if redis.call('HGET', record, 'status') ~= 'ready' then return {'machine', status} end
+  if redis.call('HGET', record, 'status') ~= 'ready' then return {'machine', status, ''} end
   local slots = tonumber(redis.call('HGET', record, 'slots'))
-  if redis.call('SCARD', record .. ':slots') >= slots then return {'slots', status} end
+  if redis.call('SCARD', record .. ':slots') >= slots then return {'slots', status, ''} end
   fields.machineId = o.place
 end
 if o.bump then fields.epoch = text(math.max(tonumber(field(id, 'epoch')), o.bump) + 1) end
@@ -65,7 +69,7 @@ end
 local answer = apply(id, to, fields, o.tell)
 if answer then return answer end
 follow(id)
-return {'ok', field(id, 'status')}
+return {'ok', field(id, 'status'), stamp}
 """
 )
 
@@ -74,17 +78,20 @@ WAKE = (
     + """
 -- ARGV id, boost in ms (a higher priority is an earlier arrival), priority or '', max_queue
 local id, status = ARGV[1], field(ARGV[1], 'status')
-if status == '' then return {'gone', 0} end
-if ARGV[3] ~= '' then set(id, {priority = ARGV[3]}) end
+if status == '' then return {'gone', 0, ''} end
+local used = redis.call('ZCARD', 'boot:queue')
+if ASLEEP[status] and used >= tonumber(ARGV[4]) then return {'limit', used, ''} end
+local urgent = ARGV[3] ~= '' and ARGV[3] ~= field(id, 'priority')
+if urgent then set(id, {priority = ARGV[3]}) end
 if ASLEEP[status] then
-  local used = redis.call('ZCARD', 'boot:queue')
-  if used >= tonumber(ARGV[4]) then return {'limit', used} end
   enqueue(id, ARGV[2])
 elseif status == 'stopping' or status == 'terminating' then
   set(id, {next = 'start', boost = ARGV[2]})
   tell(id, 'workspace.progress', {step = 'finishing'})
+elseif urgent then
+  mark(id)
 end
-return {'ok', 0}
+return {'ok', 0, stamp}
 """
 )
 
@@ -93,33 +100,42 @@ STOP = (
     + """
 -- ARGV id, reason, then ('' or 'terminate')
 local id, status, after = ARGV[1], field(ARGV[1], 'status'), ARGV[3]
-if status == '' then return 'gone' end
+if status == '' then return {'gone', ''} end
 if status == 'queued' or status == 'starting' or status == 'running' then
   set(id, {next = after})
   apply(id, status == 'queued' and 'stopped' or 'stopping', {reason = ARGV[2], step = ''})
   follow(id)
 elseif status == 'stopping' or status == 'terminating' then
   -- Only a visit takes a deletion back: stopping what is being deleted goes without saying.
-  if after ~= '' or field(id, 'next') == 'start' then set(id, {next = after}) end
+  local next = field(id, 'next')
+  if next ~= after and (after ~= '' or next == 'start') then
+    set(id, {next = after})
+    mark(id)
+  end
 elseif after == 'terminate' and (status == 'stopped' or status == 'failed') then
   apply(id, 'terminating', {reason = ARGV[2], next = ''})
 end
-return 'ok'
+return {'ok', stamp}
 """
 )
 
 DELETE = (
     PRELUDE
+    + f"\nlocal KEPT = {DELETED_KEPT}"
     + """
 local id, status = ARGV[1], field(ARGV[1], 'status')
-if status == '' then return {'gone', ''} end
-if status ~= 'terminated' then return {'status', status} end
+if status == '' then return {'gone', '', ''} end
+if status ~= 'terminated' then return {'status', status, ''} end
 tell(id, 'workspace.deleted')
 redis.call('SREM', 'user:' .. field(id, 'userId') .. ':workspaces', id)
 redis.call('ZREM', 'workspaces:terminated', id)
-redis.call('SET', 'epoch:' .. id, field(id, 'epoch'), 'EX', 90 * 86400)
+redis.call('SET', 'epoch:' .. id, field(id, 'epoch'), 'EX', KEPT)
+if redis.call('EXISTS', 'store:durable') == 1 then  -- what is left of it, until that is kept
+  redis.call('HSET', 'deleted:' .. id, 'workspaceId', id, 'userId', '', 'status', 'deleted',
+    'epoch', field(id, 'epoch'), 'expiresAt', text(t[1] + KEPT), 'stamp', stamp, 'trail', field(id, 'trail'))
+end
 redis.call('DEL', 'workspace:' .. id)
-return {'ok', ''}
+return {'ok', '', stamp}
 """
 )
 
@@ -138,10 +154,10 @@ EXTEND = (
     PRELUDE
     + """
 local id = ARGV[1]
-if field(id, 'status') == '' then return 'gone' end
+if field(id, 'status') == '' then return {'gone', ''} end
 set(id, {extendUntil = text(math.max(tonumber(field(id, 'extendUntil')), now + tonumber(ARGV[2])))})
 tell(id, 'workspace.extended', {['until'] = field(id, 'extendUntil')})
-return 'ok'
+return {'ok', stamp}
 """
 )
 
@@ -152,18 +168,18 @@ NOTE = (
 -- refused once the boot is over or its files are elsewhere: a snapshot that was begun before they were
 -- removed and ended after is not of the whole. machineId = '' lets go of the machine that held them.
 local id = ARGV[1]
-if field(id, 'status') == '' or field(id, 'epoch') ~= ARGV[2] then return 0 end
-if field(id, 'machineId') ~= ARGV[3] then return 0 end
+if field(id, 'status') == '' or field(id, 'epoch') ~= ARGV[2] then return {0, ''} end
+if field(id, 'machineId') ~= ARGV[3] then return {0, ''} end
 local fields, more = {}, {}
 for i = 5, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1]; more[ARGV[i]] = ARGV[i + 1] end
 if fields.machineId then
-  if OCCUPYING[field(id, 'status')] then return 0 end
+  if OCCUPYING[field(id, 'status')] then return {0, ''} end
   home(id, fields.machineId); fields.machineId = nil
 end
 set(id, fields)
 more.machineId = nil
 tell(id, ARGV[4], more)
-return 1
+return {1, stamp}
 """
 )
 
@@ -176,16 +192,17 @@ ADOPT = (
 local machine, o, said = ARGV[1], cjson.decode(ARGV[2]), cjson.decode(ARGV[3])
 local id, to = o.workspaceId, said.status
 local there = redis.call('HGET', 'machine:' .. machine, 'status')
-if not there or there == 'terminated' then return 'machine' end
+if not there or there == 'terminated' then return {'machine', ''} end
 local old = field(id, 'status')
 if old == '' then
-  if tonumber(redis.call('GET', 'epoch:' .. id) or '0') >= tonumber(said.epoch) then return 'deleted' end
+  if tonumber(redis.call('GET', 'epoch:' .. id) or '0') >= tonumber(said.epoch) then return {'deleted', ''} end
   o.createdAt, o.asleepSince = text(now), text(now)
   set(id, o)
+  succeed(id)
   redis.call('SADD', 'user:' .. o.userId .. ':workspaces', id)
 else
-  if OCCUPYING[old] or old == 'terminating' then return 'busy' end
-  if tonumber(field(id, 'epoch')) >= tonumber(said.epoch) then return 'known' end
+  if OCCUPYING[old] or old == 'terminating' then return {'busy', ''} end
+  if tonumber(field(id, 'epoch')) >= tonumber(said.epoch) then return {'known', ''} end
 end
 home(id, machine)
 if old == 'queued' then  -- somebody came back first, and wants it to run
@@ -213,6 +230,6 @@ set(id, said)
 seat(id, machine, OCCUPYING[to] or false)
 tell(id, 'workspace.adopted', {status = to})
 if old == 'queued' and to ~= old then tell(id, 'workspace.' .. to) end
-return 'ok'
+return {'ok', stamp}
 """
 )
