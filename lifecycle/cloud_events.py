@@ -23,7 +23,8 @@ class Kind(StrEnum):
     SPOT = "spot"  # it is taken back at at_ms
     REBALANCE = "rebalance"  # it is likely to be taken back, nobody says when
     MAINTENANCE = "maintenance"  # it will be stopped, rebooted or retired, from at_ms on
-    CHANGED = "changed"  # something happened to it: the pool's describe() says what is true
+    CHANGED = "changed"  # it goes, or went, down: the pool's describe() says what is true
+    SCALED = "scaled"  # its group adds, removes or could not add machines: likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _scaling(detail: Mapping[str, Any], at_ms: int) -> Heard:
     group = _text(detail, "AutoScalingGroupName")
     does = _text(detail, "LifecycleTransition") or _text(detail, "StatusCode") or "changed"
     said = f"Auto Scaling group {group}: {does}"
-    return Heard((Notice(Kind.CHANGED, _text(detail, "EC2InstanceId"), at_ms, said),))
+    return Heard((Notice(Kind.SCALED, _text(detail, "EC2InstanceId"), at_ms, said),))
 
 
 def _task(detail: Mapping[str, Any], at_ms: int) -> Heard:

@@ -87,7 +87,7 @@ def steps(
     """Commands for what lies on a doomed machine, those with open sessions first.
 
     workspaces: whose files are there. sessions: workspace → open sessions."""
-    over = now_ms >= machine.doomed_at_ms or machine.status is MachineStatus.LOST
+    over = _over(machine, now_ms)
     reason = why(machine)
     found: list[Step] = []
     for one in sorted(workspaces, key=lambda w: (-sessions.get(w.id, 0), w.id)):
@@ -100,6 +100,14 @@ def steps(
         elif one.status is _W.QUEUED and one.reason != reason:
             found.append(Explain(one, reason))
     return found
+
+
+def _over(machine: Machine, now_ms: int) -> bool:
+    """Whether what lies there is as good as lost. One that came up again after its deadline (it was only
+    stopped, its disk is still there) has a new life, in which it is emptied in peace."""
+    if machine.status is MachineStatus.LOST:
+        return True
+    return machine.status_since_ms <= machine.doomed_at_ms <= now_ms
 
 
 def why(machine: Machine) -> str:
@@ -170,7 +178,8 @@ def emptied(machine: Machine) -> bool:
 
 def same_instance(known: str, named: str) -> bool:
     """Whether both name one instance: "i-0a…", or a task by its ARN or the last part of that."""
-    return bool(named) and known.rpartition("/")[2] == named.rpartition("/")[2]
+    last = named.rpartition("/")[2]
+    return bool(last) and known.rpartition("/")[2] == last
 
 
 def clock(at_ms: int) -> str:

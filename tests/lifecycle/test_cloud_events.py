@@ -119,7 +119,7 @@ def test_other_health_events_are_none_of_ours(changed: dict[str, Any], why: str)
 )
 def test_auto_scaling_is_a_reason_to_look(kind: str, detail: dict[str, Any], instance: str) -> None:
     said = notice(event("aws.autoscaling", kind, detail | {"AutoScalingGroupName": "ides"}))
-    assert (said.kind, said.instance) == (Kind.CHANGED, instance)
+    assert (said.kind, said.instance) == (Kind.SCALED, instance)
     assert said.detail.startswith("Auto Scaling group ides: ")
 
 
@@ -222,7 +222,7 @@ def sound(heard: Heard) -> None:
     for one in heard.notices:
         assert one.at_ms >= 0
         assert len(one.detail) <= 800
-        assert one.instance or one.kind is Kind.CHANGED
+        assert one.instance or one.kind is Kind.SCALED
 
 
 @given(st.binary(max_size=200))

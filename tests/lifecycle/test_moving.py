@@ -71,6 +71,12 @@ def test_a_machine_that_went_down_before_is_as_good_as_past_its_deadline() -> No
     assert kinds(steps(gone, [workspace(status=W.QUEUED)], {}, NOON)) == [(GiveUp, "w1")]
 
 
+def test_one_that_came_up_again_is_emptied_in_peace() -> None:
+    """Its spot instance was only stopped: the disk is there, the deadline is of a life before."""
+    back = doomed(M.READY, status_since_ms=GOES + 60_000)
+    assert steps(back, [workspace(status=W.STOPPED)], {}, GOES + 61_000) == []
+
+
 @pytest.mark.parametrize(
     "safe",
     [
@@ -158,6 +164,7 @@ def test_the_grace_of_a_stop_leaves_the_snapshot_its_time(now: int, grace: float
         ("i-0a", "i-0b", False),
         ("", "", False),
         ("", "i-0a", False),
+        ("", "arn:aws:ecs/", False),
         ("arn:aws:ecs:eu:1:task/ides/0a1b", "0a1b", True),
         ("0a1b", "arn:aws:ecs:eu:1:task/ides/0a1b", True),
     ],
