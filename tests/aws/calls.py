@@ -23,7 +23,8 @@ _REST = {"eks", "lambda", "scheduler", "batch"}
 
 @dataclass
 class Call:
-    """status: moto's own, 0 as long as there is none. at: monotonic seconds. body: "" when it is large."""
+    """status: moto's own, 0 as long as there is none. at: monotonic seconds. body: "" when it is large.
+    at_most: instances that RunInstances gives, less than asked for: for a fault's `before` to set."""
 
     service: str
     action: str
@@ -36,6 +37,7 @@ class Call:
     body: bytes = field(default=b"", repr=False)
     region: str = ""
     status: int = 0
+    at_most: int = 0
 
     @cached_property
     def params(self) -> dict[str, Any]:

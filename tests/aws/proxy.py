@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Coroutine
@@ -138,6 +139,8 @@ class Proxy:
             self._upstream + call.path + (f"?{call.query}" if call.query else ""), encoded=True
         )
         headers = {n: v for n, v in call.headers.items() if n not in {*_HOP, "expect"}}
+        if call.action == "RunInstances":
+            body = _as_many_as_can_be(call, body)
         async with self._session.request(
             call.method, target, headers=headers, data=io.BytesIO(body), allow_redirects=False
         ) as answer:
@@ -145,6 +148,12 @@ class Proxy:
             if call.method != "HEAD":
                 return answer.status, given, await answer.read()
             return answer.status, given, b""
+
+
+def _as_many_as_can_be(call: Call, body: bytes) -> bytes:
+    """moto starts MinCount instances, AWS up to MaxCount."""
+    count = call.at_most or int(call.params.get("MaxCount", 1))
+    return re.sub(rb"\bMinCount=\d+", b"MinCount=%d" % count, body)
 
 
 def _refuse(call: Call, code: str, status: int, message: str = "said the test") -> Reply:
