@@ -38,6 +38,7 @@ from gateway.workspace import WorkspaceApp
 from lifecycle.actions import Actions, NotNow, Plan
 from lifecycle.agent.contract import Manifest
 from lifecycle.agents import Agents
+from lifecycle.joining import Joining
 from lifecycle.lease import Lease
 from lifecycle.loops import Loops
 from lifecycle.model import Event, MachineStatus, WorkspaceStatus
@@ -80,7 +81,8 @@ class Application:
             max_workspaces_per_user=settings.max_workspaces_per_user,
             max_queue=settings.max_queue,
         )
-        self._fleet = RedisFleet(self._redis)
+        self._joining = Joining(keys.signing_key)
+        self._fleet = RedisFleet(self._redis, self._joining.token)
         self._signals = RedisSignals(self._redis)
         self._news = News(self._signals)
         self._codes = Codes(self._redis)
@@ -104,7 +106,7 @@ class Application:
         )
         self._loops = Loops(
             self._store, self._fleet, self._signals, self._news, self._pool, self._agents,
-            self._actions, _times(settings),
+            self._actions, _times(settings), self._joining.token,
         )  # fmt: skip
         self._lease = Lease(self._signals, self.gateway, settings.lease_ttl)
         self._heartbeats = Heartbeats(

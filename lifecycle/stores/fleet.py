@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
 
@@ -14,12 +15,16 @@ from lifecycle.model import Machine, MachineStatus, check_transition
 from lifecycle.stores import Conflict, keys, scripts
 from lifecycle.stores.connection import Scripts, asked
 
+Joined = Literal["ok", "used", "gone"]
+
 
 class RedisFleet:
     """Every machine that is not terminated, and the scaler's last decision."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, token_of: Callable[[str], str] = lambda _: "") -> None:
+        """token_of: machine id → its agent's token, for machines whose records hold none."""
         self._redis = redis
+        self._token_of = token_of
         self._scripts = Scripts(redis)
 
     async def machines(self) -> list[Machine]:
@@ -33,7 +38,7 @@ class RedisFleet:
                 pipe.zscore(keys.MACHINES, machine_id)
             answers = await asked(pipe.execute())
         rows = zip(*[iter(answers)] * 4, strict=True)
-        found = [machine_from(*row) for row in rows if row[0]]
+        found = [self._machine(*row) for row in rows if row[0]]
         return sorted(found, key=lambda machine: (machine.created_at_ms, machine.id))
 
     async def machine(self, machine_id: str) -> Machine | None:
@@ -45,23 +50,65 @@ class RedisFleet:
             pipe.scard(keys.machine_files(machine_id))
             pipe.zscore(keys.MACHINES, machine_id)
             row = await asked(pipe.execute())
-        return machine_from(*row) if row[0] else None
+        return self._machine(*row) if row[0] else None
+
+    def _machine(
+        self, row: Mapping[str, str], occupied: int, holds_files: int, report_ms: float | None
+    ) -> Machine:
+        machine = machine_from(row, occupied, holds_files, report_ms)
+        if machine.token or machine.status is MachineStatus.TERMINATED:
+            return machine
+        return replace(machine, token=self._token_of(machine.id))
 
     async def files_on(self, machine_id: str) -> list[str]:
         """Ids of the workspaces whose files are on that machine."""
         return sorted(await asked(self._redis.smembers(keys.machine_files(machine_id))))
 
-    async def intend(self, pool: str, slots: int, token: str, bound: int, beyond: int = 0) -> str:
-        """Write down that a machine will be launched: its id, or "" at the bound.
-        beyond: the highest number of a machine that the pool has."""
-        return str(await self._scripts.run(scripts.MACHINE_NEW, pool, slots, token, bound, beyond))
+    async def intend(
+        self, pool: str, slots: int, count: int, bound: int, beyond: int = 0
+    ) -> list[str]:
+        """Write down that machines will be launched: their ids, numbers that follow each other. Fewer at
+        the bound. beyond: the highest number of a machine that the pool has."""
+        found = await self._scripts.run(scripts.MACHINE_NEW, pool, slots, count, bound, beyond)
+        return [str(machine_id) for machine_id in found]
 
-    async def adopt(self, pool: str, machine_id: str, slots: int, token: str) -> bool:
-        """Write down a machine that the pool has and no record names; False when there is one by now."""
+    async def adopt(
+        self,
+        pool: str,
+        machine_id: str,
+        slots: int,
+        token: str = "",
+        instance: str = "",
+        zone: str = "",
+    ) -> bool:
+        """Write down a machine that the pool has and no record names; False when there is one by now.
+        token: what it was launched with, when that is not what token_of says."""
         number = machine_number(machine_id)
         return bool(
-            await self._scripts.run(scripts.MACHINE_ADOPT, machine_id, pool, slots, token, number)
+            await self._scripts.run(
+                scripts.MACHINE_ADOPT, machine_id, pool, slots, token, number, instance, zone
+            )
         )
+
+    async def observe(self, machine_id: str, instance: str, zone: str) -> None:
+        """What the pool calls it, and where its disks are; "" leaves what was known."""
+        await self._scripts.run(scripts.MACHINE_OBSERVE, machine_id, instance, zone)
+
+    async def join(self, machine_id: str, nonce: str, address: str, instance: str) -> Joined:
+        """Its agent comes with the code of its launch. "ok": it may have the token; also when the same
+        nonce asks again, for the answer may have been lost. "used": another one came before, or nobody
+        knows whether one did. "gone": there is no such machine (any more)."""
+        found = await self._scripts.run(scripts.MACHINE_JOIN, machine_id, nonce, address, instance)
+        return cast(Joined, str(found))
+
+    async def heard(self, machine_id: str, address: str) -> bool:
+        """Its agent reported by itself, from that address: a heartbeat. False when no record names it."""
+        return bool(await self._scripts.run(scripts.MACHINE_HEARD, machine_id, address))
+
+    async def doom(self, machine: Machine, at_ms: int, reason: str) -> bool:
+        """The pool takes it back at that time: a ready one drains. Safe to repeat; an earlier time
+        replaces a later one. False when it is gone."""
+        return bool(await self._scripts.run(scripts.MACHINE_DOOM, machine.id, at_ms, reason))
 
     async def change(
         self,
@@ -124,4 +171,8 @@ def machine_from(
         holds_files=holds_files,
         reason=row.get("reason", ""),
         unheard=row.get("unheard", "") == "1",
+        joined=row.get("joined", "") == "1",
+        instance=row.get("instance", ""),
+        zone=row.get("zone", ""),
+        doomed_at_ms=int(row.get("doomedAt", 0)),
     )

@@ -24,7 +24,7 @@ async def running(redis: Redis) -> Workspace:
     """A workspace that runs, as far as its record says."""
     store, fleet = RedisStore(redis), RedisFleet(redis)
     workspace, _ = await store.ensure("ada")
-    machine_id = await fleet.intend("local", 5, "token", 10)
+    [machine_id] = await fleet.intend("local", 5, 1, 10)
     machine = await fleet.machine(machine_id)
     assert machine is not None
     await fleet.change(machine, MachineStatus.READY, address="127.0.0.1:1")

@@ -29,7 +29,7 @@ class Scene(World):
         self.actions = Actions(self.store, self.fleet, agents, PLAN, self.pool.target.open)
 
     async def add_machine(self) -> Machine:
-        machine_id = await self.fleet.intend("fake", 2, "token", bound=9)
+        [machine_id] = await self.fleet.intend("fake", 2, 1, bound=9)
         await self.pool.launch([Launch(machine_id, "token", 2)])
         address = self.pool.agents[machine_id].address
         await self.fleet.change(await self.machine(machine_id), M.READY, address=address)
