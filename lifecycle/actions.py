@@ -24,6 +24,7 @@ from lifecycle.agent.contract import (
 )
 from lifecycle.agents import AgentRefused, AgentUnreachable
 from lifecycle.model import Machine, Workspace, WorkspaceStatus
+from lifecycle.moving import stop_grace
 from lifecycle.snapshots import SnapshotError, SnapshotTarget
 from lifecycle.stores import Conflict
 from lifecycle.stores.fleet import RedisFleet
@@ -202,8 +203,11 @@ class Actions:
 
     async def halt(self, machine: Machine, workspace_id: str, epoch: int) -> None:
         """Have the agent stop that boot. Raises NotNow."""
+        grace = self._plan.stop_grace
+        if machine.doomed_at_ms:
+            grace = stop_grace(grace, machine, await self._store.now_ms())
         try:
-            await self._agents.stop(machine, workspace_id, epoch, self._plan.stop_grace)
+            await self._agents.stop(machine, workspace_id, epoch, grace)
         except (AgentUnreachable, AgentRefused) as error:
             raise NotNow(f"machine {machine.id} did not stop {workspace_id}: {error}") from error
 

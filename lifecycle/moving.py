@@ -144,7 +144,7 @@ def loss(one: Workspace, machine: Machine) -> str:
         lost = "There is no snapshot of it: its files are lost with that machine"
         do = "Start it again to begin anew."
     if not lost.endswith("."):
-        lost += "." if gone else ", unless it can still be saved while that answers."
+        lost += f", unless {'that comes back' if gone else 'it can still be saved from there'}."
     return f"its files could not be moved off machine {machine.id} in time: it {when}. {lost} {do}"
 
 

@@ -97,11 +97,14 @@ def test_the_loss_says_since_when_and_what_to_do() -> None:
     assert said == (
         "its files could not be moved off machine m-1 in time: it goes at 2026-11-23 12:02:00 UTC. "
         "What was changed since its snapshot of 2026-11-23 11:50:00 UTC is lost with that machine, "
-        "unless it can still be saved while that answers. "
+        "unless it can still be saved from there. "
         "Start it again to go on from its newest snapshot."
     )
     never = loss(workspace(), doomed(M.LOST))
-    assert "There is no snapshot of it: its files are lost with that machine." in never
+    assert (
+        "There is no snapshot of it: its files are lost with that machine, unless that comes back."
+        in never
+    )
     assert never.endswith("Start it again to begin anew.")
     restoring = workspace(status=W.STARTING, restore="x", snapshot_id=f"00000003-{NOON}")
     assert "Nothing is lost" in loss(restoring, doomed())
