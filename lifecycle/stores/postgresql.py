@@ -130,12 +130,13 @@ class PostgresRecords:
         return [Record(*row) for row in await self._ask(read)]
 
     async def _ask(
-        self, do: Callable[[AsyncConnection[Any]], Awaitable[T]], patience: float = PATIENCE
+        self, do: Callable[[AsyncConnection[Any]], Awaitable[T]], patience: float = 0.0
     ) -> T:
         """On a connection that is free, or a new one. A broken one is replaced and asked once more: every
         question may be repeated, a write says what it is written over."""
         import psycopg
 
+        patience = patience or PATIENCE
         try:
             async with asyncio.timeout(patience), self._turns:
                 try:

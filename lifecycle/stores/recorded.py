@@ -207,7 +207,8 @@ class RecordedStore(RedisStore):
         count = len(restored.intersection(there))
         if not await self._scripts.run(scripts.REBUILT, durable, self._records.name, count):
             raise StoreUnavailable("Redis lost its data while it was rebuilt; once more")
-        log.warning("store.rebuilt", records=self._records.name, restored=count)
+        if count:
+            log.warning("store.rebuilt", records=self._records.name, restored=count)
         return count
 
     async def _pend(self, workspace_ids: Iterable[str]) -> None:

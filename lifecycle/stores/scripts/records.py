@@ -76,7 +76,7 @@ REBUILT = (
 if redis.call('GET', 'store:durable') ~= ARGV[1] then return 0 end
 if redis.call('GET', 'store:rebuilt') ~= ARGV[2] then
   redis.call('SET', 'store:rebuilt', ARGV[2])
-  event('store.rebuilt', {records = ARGV[2], restored = ARGV[3]})
+  if ARGV[3] ~= '0' then event('store.rebuilt', {records = ARGV[2], restored = ARGV[3]}) end
 end
 return 1
 """

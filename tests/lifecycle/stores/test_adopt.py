@@ -14,6 +14,7 @@ from lifecycle.stores import keys
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
 from tests.lifecycle.agreement import Agreement
+from tests.lifecycle.stores.conftest import MakeStore
 
 W, M = WorkspaceStatus, MachineStatus
 ADA = workspace_id_for("ada", "x")
@@ -26,8 +27,8 @@ def row(status: str, epoch: int = 3, **fields: str) -> WorkspaceReport:
 
 
 @pytest.fixture
-def store(redis: Redis) -> RedisStore:
-    return RedisStore(redis)
+def store(make_store: MakeStore) -> RedisStore:
+    return make_store()
 
 
 @pytest.fixture
@@ -69,11 +70,11 @@ async def test_a_machine_is_adopted_once(fleet: RedisFleet, redis: Redis) -> Non
     assert one.unheard
     assert await fleet.machines() == [one]
     assert await events(redis) == ["machine.adopted"]
-    assert await fleet.intend("fake", 2, "t", bound=9) == "m-5", "no number is given out twice"
+    assert await fleet.intend("fake", 2, 1, bound=9) == ["m-5"], "no number is given out twice"
 
 
 async def test_a_machine_with_a_record_is_not_adopted(fleet: RedisFleet) -> None:
-    machine_id = await fleet.intend("fake", 5, "its own", bound=9)
+    [machine_id] = await fleet.intend("fake", 5, 1, bound=9)
     assert not await fleet.adopt("fake", machine_id, 2, "token")
     await fleet.change(await read(fleet, machine_id), M.TERMINATED)
     assert not await fleet.adopt("fake", machine_id, 2, "token"), "it is being removed"

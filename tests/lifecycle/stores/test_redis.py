@@ -13,18 +13,19 @@ from lifecycle.stores.connection import connect
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
 from lifecycle.stores.signals import Flush, RedisSignals
+from tests.lifecycle.stores.conftest import MakeStore
 
 W = WorkspaceStatus
 
 
 @pytest.fixture
-def store(redis: Redis) -> RedisStore:
-    return RedisStore(redis, max_workspaces_per_user=2, max_queue=3)
+def store(make_store: MakeStore) -> RedisStore:
+    return make_store(max_workspaces_per_user=2, max_queue=3)
 
 
 async def ready_machine(store: RedisStore, slots: int = 5) -> str:
     fleet = RedisFleet(store.redis)
-    machine_id = await fleet.intend("fake", slots, "token", bound=10)
+    [machine_id] = await fleet.intend("fake", slots, 1, bound=10)
     machine = await fleet.machine(machine_id)
     assert machine is not None
     await fleet.change(machine, machine.status.READY, address="10.0.0.1:7000")
@@ -42,8 +43,8 @@ async def running(store: RedisStore, user: str = "ada") -> Workspace:
     return await store.change(one, W.RUNNING, fields={"address": "10.0.0.1:9000"})
 
 
-async def sleeping(store: RedisStore) -> Workspace:
-    one = await running(store)
+async def sleeping(store: RedisStore, user: str = "ada") -> Workspace:
+    one = await running(store, user)
     return await store.change(one, W.STOPPED, chain=(W.STOPPING,))
 
 
@@ -136,9 +137,11 @@ async def test_a_visit_while_it_stops_follows_at_once(store: RedisStore) -> None
 
 
 async def test_a_visit_while_it_terminates_follows_at_once_either_way(store: RedisStore) -> None:
-    for outcome, fields in ((W.STOPPED, {}), (W.TERMINATED, {"machineId": ""})):
-        await store.redis.flushall()
-        one = await store.terminate((await sleeping(store)).id, "deleted")
+    for user, outcome, fields in (
+        ("ada", W.STOPPED, {}),
+        ("bob", W.TERMINATED, {"machineId": ""}),
+    ):
+        one = await store.terminate((await sleeping(store, user)).id, "deleted")
         await store.wake(one.id)
         assert (await store.change(one, outcome, fields=fields)).status is W.QUEUED
 
@@ -300,7 +303,7 @@ async def test_epochs_go_beyond_what_the_machine_knows(store: RedisStore) -> Non
 
 async def test_no_boot_on_a_machine_that_is_not_ready(store: RedisStore) -> None:
     one = await queued(store)
-    launching = await RedisFleet(store.redis).intend("fake", 5, "token", bound=10)
+    [launching] = await RedisFleet(store.redis).intend("fake", 5, 1, bound=10)
     for machine in (launching, "m-none"):
         with pytest.raises(Conflict, match="machine"):
             await store.change(one, W.STARTING, place=machine)
