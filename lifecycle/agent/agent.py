@@ -147,7 +147,7 @@ class Agent:
         workspace = self._known(workspace_id)
         if workspace.saved.status not in OCCUPYING:
             return []
-        return await asyncio.to_thread(listening, workspace.owner)
+        return await asyncio.to_thread(listening, workspace.owner, self.setup.host)
 
     async def log(self, workspace_id: str, tail: int) -> str:
         workspace = self._known(workspace_id)

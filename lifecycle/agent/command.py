@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lifecycle.agent.refusal import BootFailed
 
-PLACEHOLDERS = ("port", "workspace", "dir", "base_url", "secret")
+PLACEHOLDERS = ("host", "port", "workspace", "dir", "base_url", "secret")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 

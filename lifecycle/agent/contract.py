@@ -35,7 +35,7 @@ class Restore:
 class StartSpec:
     epoch: int
     command: str
-    """Template with {port} {workspace} {dir} {base_url} {secret}; leading NAME=value words become environment."""
+    """Template with {host} {port} {workspace} {dir} {base_url} {secret}; leading NAME=value words become environment."""
     secret: str = field(repr=False)
     base_url: str = "/"
     ready_path: str = ""

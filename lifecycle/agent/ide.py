@@ -39,6 +39,7 @@ class PortTaken(BootFailed):
 class Ide:
     process: asyncio.subprocess.Process
     started: int
+    host: str
     port: int
     where: WorkspaceDir
     machine_id: str
@@ -54,11 +55,16 @@ class Ide:
 
 
 async def launch(
-    spec: StartSpec, where: WorkspaceDir, uid: int, isolation: Isolation, machine_id: str
+    spec: StartSpec,
+    where: WorkspaceDir,
+    uid: int,
+    isolation: Isolation,
+    machine_id: str,
+    host: str,
 ) -> Ide:
-    """Run the command on a free port. Raises BootFailed when there is nothing to run."""
-    port = free_port()
-    values = {"port": str(port), "workspace": where.id, "dir": str(where.home)}
+    """Run the command on a free port of that address. Raises BootFailed when there is nothing to run."""
+    port = free_port(host)
+    values = {"host": host, "port": str(port), "workspace": where.id, "dir": str(where.home)}
     values |= {"base_url": spec.base_url, "secret": spec.secret}
     command = fill(spec.command, values)
     environment = environment_of(where, spec.epoch, command, os.environ)
@@ -80,12 +86,12 @@ async def launch(
         )
     finally:
         os.close(log)
-    return Ide(process, started_at(process.pid), port, where, machine_id, spec.secret)
+    return Ide(process, started_at(process.pid), host, port, where, machine_id, spec.secret)
 
 
-def free_port() -> int:
+def free_port(host: str) -> int:
     with socket.socket() as probing:
-        probing.bind(("127.0.0.1", 0))
+        probing.bind((host, 0))
         port: int = probing.getsockname()[1]
         return port
 
@@ -139,15 +145,15 @@ async def until_ready(
     ours = False
     try:
         while not exited.done():
-            why = "" if ours else await probe.accepts(ide.port)
+            why = "" if ours else await probe.accepts(ide.host, ide.port)
             if not why and not ours:
                 # Before the secret is sent there: is it the workspace itself that listens?
-                ours = ide.port in await asyncio.to_thread(listening, owner)
+                ours = ide.port in await asyncio.to_thread(listening, owner, ide.host)
                 why = "" if ours else f"port {ide.port} belongs to another program"
                 if ours:
                     accepting()
             if not why and spec.ready_path:
-                why = await probe.answers(ide.port, spec.ready_path, spec.upstream_header)
+                why = await probe.answers(ide.host, ide.port, spec.ready_path, spec.upstream_header)
             if not why:
                 return
             if time.monotonic() > deadline:
@@ -173,7 +179,7 @@ async def _exited_early(ide: Ide, code: int) -> BootFailed:
         reason = last.removeprefix("ide-gateway: ")
         return BootFailed(kind, f"workspace {ide.where.id} on machine {ide.machine_id}: {reason}")
     message = f"the IDE of workspace {ide.where.id} ended before it was ready ({ended(code)})"
-    taken = not await probe.accepts(ide.port)
+    taken = not await probe.accepts(ide.host, ide.port)
     if taken or _PORT_TAKEN.search(output.tail(ide.where.log, 50)):
         return PortTaken("exited", message + ide.said())
     return BootFailed("exited", f"{message}. Check --workspace-command{ide.said()}")

@@ -8,11 +8,11 @@ import os
 TIMEOUT = 5.0  # seconds for one answer; an IDE that is busy starting gets asked again
 
 
-async def accepts(port: int) -> str:
-    """ "" when something listens on the port, else why not."""
+async def accepts(host: str, port: int) -> str:
+    """ "" when something listens on the port of that address, else why not."""
     try:
         async with asyncio.timeout(TIMEOUT):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            _, writer = await asyncio.open_connection(host, port)
     except TimeoutError:
         return f"port {port} did not accept within {TIMEOUT:g} s"
     except OSError as error:
@@ -21,11 +21,11 @@ async def accepts(port: int) -> str:
     return ""
 
 
-async def answers(port: int, path: str, header: str) -> str:
+async def answers(host: str, port: int, path: str, header: str) -> str:
     """ "" when GET path answers 2xx or 3xx, else what came instead. header: "Name: value" or ""."""
     try:
         async with asyncio.timeout(TIMEOUT):
-            line = await _status_line(port, path, header)
+            line = await _status_line(host, port, path, header)
     except TimeoutError:
         return f"GET {path}: no answer within {TIMEOUT:g} s"
     except OSError as error:
@@ -36,10 +36,10 @@ async def answers(port: int, path: str, header: str) -> str:
     return f"GET {path} answered {line[:100]!r}"
 
 
-async def _status_line(port: int, path: str, header: str) -> str:
-    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close", "Accept: */*"]
+async def _status_line(host: str, port: int, path: str, header: str) -> str:
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", "Accept: */*"]
     request = "\r\n".join([*lines, *([header] if header else []), "", ""])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(request.encode())
         await writer.drain()

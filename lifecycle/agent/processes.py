@@ -26,9 +26,6 @@ HOME = "IDE_GATEWAY_HOME"
 LAST_WORD = 1.0  # seconds that processes outside the IDE's group get between SIGTERM and SIGKILL
 UNKILLABLE_AFTER = 10.0  # seconds after SIGKILL; one that hangs in the kernel stays longer
 
-# Where 127.0.0.1 arrives, as the kernel spells it.
-_LOOPBACK = frozenset({"127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0"})
-
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, OSError)
 
 
@@ -148,19 +145,21 @@ def _group(pid: int) -> int:
         return -1
 
 
-def listening(owner: Owner) -> list[int]:
-    """TCP ports at which 127.0.0.1 leads to the workspace's processes, and to nobody else. Blocks."""
+def listening(owner: Owner, host: str) -> list[int]:
+    """TCP ports at which host (IPv4) leads to the workspace's processes, and to nobody else. Blocks."""
+    # Where it arrives, as the kernel spells it.
+    arrives = frozenset({host, "0.0.0.0", f"::ffff:{host}", "::ffff:0.0.0.0"})
     found: set[tuple[str, int]] = set()
     for process in processes_of(owner):
         with contextlib.suppress(*_GONE):
             found |= _listeners(process.net_connections(kind="tcp"))
-    ports = {port for address, port in found if address in _LOOPBACK}
+    ports = {port for address, port in found if address in arrives}
     either = {port for address, port in found if address == "::"} - ports
     if either:
         # That takes IPv4 as well, unless it was told not to and somebody else has the port there.
         with contextlib.suppress(*_GONE):
             taken = _listeners(psutil.net_connections(kind="tcp4"))
-            either -= {port for address, port in taken if address in _LOOPBACK}
+            either -= {port for address, port in taken if address in arrives}
     return sorted(ports | either)
 
 

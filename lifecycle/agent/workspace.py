@@ -45,6 +45,8 @@ class Setup:
     slots: int
     uid_base: int
     isolation: Isolation
+    host: str = "127.0.0.1"
+    """Address that the agent and its IDEs listen on."""
 
 
 class LocalWorkspace:
@@ -182,7 +184,9 @@ class LocalWorkspace:
         for left in reversed(range(PORTS_TRIED)):
             setup, uid = self._setup, self.saved.uid
             self._show(step="ide")
-            ide = await launch(spec, self.where, uid, setup.isolation, setup.machine_id)
+            ide = await launch(
+                spec, self.where, uid, setup.isolation, setup.machine_id, setup.host
+            )
             self._ide = ide
             self._save(pid=ide.process.pid, started=ide.started)
             try:

@@ -6,6 +6,7 @@ from lifecycle.agent.command import PLACEHOLDERS, Command, fill
 from lifecycle.agent.refusal import BootFailed
 
 VALUES = {
+    "host": "10.0.0.7",
     "port": "4321",
     "workspace": "demo",
     "dir": "/with space/home",
@@ -19,6 +20,7 @@ def test_every_placeholder_has_a_value() -> None:
 
 
 def test_words_are_filled_after_they_are_split() -> None:
+    assert fill("ide --ip={host}", VALUES).argv == ("ide", "--ip=10.0.0.7")
     command = fill("ide --port={port} --dir {dir} '{workspace} is mine'", VALUES)
     assert command.argv == ("ide", "--port=4321", "--dir", "/with space/home", "demo is mine")
     assert command.environment == {}
@@ -40,7 +42,7 @@ def test_other_braces_stay() -> None:
         ("", "it names no program"),
         ("A=1", "it names no program"),
         ("ide 'open", "cannot be split into words (No closing quotation)"),
-        ("ide {prot}", "{prot} is not known; known are {port} {workspace} {dir}"),
+        ("ide {prot}", "{prot} is not known; known are {host} {port} {workspace} {dir}"),
         ("ide a\0b", "NUL"),
     ],
 )

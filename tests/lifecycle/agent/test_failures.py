@@ -31,7 +31,7 @@ async def test_the_command_may_not_be_run(agent, tmp_path) -> None:
 async def test_a_placeholder_is_misspelt(agent) -> None:
     failed = await agent.start(command="ide --port {prot}")
     assert (failed.status, failed.error_code) == ("failed", "bad_command")
-    assert "{prot} is not known; known are {port}" in failed.error
+    assert "{prot} is not known; known are {host} {port}" in failed.error
 
 
 async def test_it_exits_at_once(agent, runs, secret) -> None:
