@@ -1,36 +1,61 @@
-"""What holds for every pool. A new one joins by a fixture function in POOLS."""
+"""What holds for every pool, as far as its traits go. A new one joins by a fixture function in POOLS."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lifecycle.aws import Clients
+from lifecycle.joining import Joining
 from lifecycle.pools import Launch, Observed, Pool, PoolError
+from lifecycle.pools.bootstrap import Bootstrap
+from lifecycle.pools.ec2 import Ec2Pool
+from lifecycle.pools.ec2_launch import Ec2Config
 from lifecycle.pools.local import LocalPool
 
 ONE, TWO = Launch("m-1", "token-1", 2), Launch("m-2", "token-2", 1)
 
 
 @asynccontextmanager
-async def local(directory: Path) -> AsyncIterator[Pool]:
-    pool = LocalPool(directory / "data", stop_grace=2)
+async def local(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
+    pool = LocalPool(request.getfixturevalue("tmp_path") / "data", stop_grace=2)
     try:
         yield pool
     finally:
         await pool.close(stop_machines=True)
 
 
-POOLS: dict[str, Callable[[Path], AbstractAsyncContextManager[Pool]]] = {"local": local}
+@asynccontextmanager
+async def ec2(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
+    request.getfixturevalue("aws")
+    clients = Clients()
+    bootstrap = Bootstrap("https://ide.example.com", 7070, Joining("the gateways' key").code)
+    config = Ec2Config("blue", 2, image="ami-12345678", instance_types=("t3.micro",))
+    yield Ec2Pool(config, bootstrap, clients)
+    await clients.close()
+
+
+POOLS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Pool]]] = {
+    "ec2": ec2,
+    "local": local,
+}
 
 
 @pytest.fixture(params=sorted(POOLS))
-async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pool]:
-    async with POOLS[request.param](tmp_path) as pool:
+async def pool(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
+    async with POOLS[request.param](request) as pool:
         yield pool
+
+
+@pytest.fixture
+def keeping(pool: Pool) -> Pool:
+    """One whose machines can be stopped and started again."""
+    if not pool.traits.keeps_disks:
+        pytest.skip(f"{pool.name}: a stopped machine has no disk")
+    return pool
 
 
 @pytest.fixture
@@ -56,11 +81,22 @@ async def test_a_new_pool_has_no_machines(pool: Pool) -> None:
     assert await pool.describe() == []
 
 
-async def test_launched_machines_come_up_with_an_address(pool: Pool, states) -> None:
+async def test_launched_machines_come_up(pool: Pool, states) -> None:
+    assert await pool.launch([ONE, TWO]) == []
+    rows = await states(m_1="running", m_2="running")
+    assert {(row.machine_id, row.leaving) for row in rows} == {("m-1", ""), ("m-2", "")}
+    # Where machines join, they say their address and nobody notes their token.
+    if not pool.traits.joins:
+        assert len({row.address for row in rows}) == 2
+        assert all(row.address.count(":") == 1 for row in rows)
+    assert len({row.address or row.instance for row in rows}) == 2
+    assert {row.token for row in rows} <= {"", ONE.token, TWO.token}
+
+
+async def test_slots_are_found_again(pool: Pool, states) -> None:
     await pool.launch([ONE, TWO])
     rows = await states(m_1="running", m_2="running")
-    assert len({row.address for row in rows}) == 2
-    assert all(row.address.count(":") == 1 for row in rows)
+    assert [row.slots for row in sorted(rows, key=lambda row: row.machine_id)] == [2, 1]
 
 
 async def test_a_launch_shows_at_once(pool: Pool) -> None:
@@ -105,10 +141,52 @@ async def test_starting_an_unknown_one_is_an_error(pool: Pool) -> None:
     assert await pool.describe() == []
 
 
-async def test_closing_with_a_stop_keeps_the_disks(pool: Pool, states) -> None:
-    await pool.launch([ONE, TWO])
+async def test_a_stop_keeps_the_disk_and_again_is_success(keeping: Pool, states) -> None:
+    await keeping.launch([ONE, TWO])
     await states(m_1="running", m_2="running")
-    await pool.close(stop_machines=True)
+    for _ in range(2):
+        await keeping.stop("m-1")
+        await states(m_1="stopped", m_2="running")
+    await keeping.start(ONE)
+    await states(m_1="running", m_2="running")
+
+
+async def test_stopping_an_unknown_one_is_success(pool: Pool) -> None:
+    await pool.stop("m-9")
+    assert await pool.describe() == []
+
+
+async def test_a_stopped_one_can_be_terminated(keeping: Pool, states) -> None:
+    await keeping.launch([ONE, TWO])
+    await states(m_1="running", m_2="running")
+    await keeping.stop("m-1")
+    await states(m_1="stopped", m_2="running")
+    await keeping.terminate("m-1")
+    await states(m_2="running")
+
+
+async def test_protection_changes_nothing_that_shows(pool: Pool, states) -> None:
+    await pool.launch([ONE, TWO])
+    before = await states(m_1="running", m_2="running")
+    for names in (["m-1", "m-77"], ["m-2"], []):
+        await pool.protect(names)
+    assert await states(m_1="running", m_2="running") == before
+    await pool.protect(["m-1"])
+    await pool.terminate("m-1")  # who decides that it goes means it
+    await states(m_2="running")
+
+
+async def test_closing_without_a_stop_leaves_them_running(pool: Pool, states) -> None:
+    await pool.launch([ONE])
+    before = await states(m_1="running")
+    await pool.close(stop_machines=False)
+    assert await states(m_1="running") == before
+
+
+async def test_closing_with_a_stop_keeps_the_disks(keeping: Pool, states) -> None:
+    await keeping.launch([ONE, TWO])
+    await states(m_1="running", m_2="running")
+    await keeping.close(stop_machines=True)
     await states(m_1="stopped", m_2="stopped")
-    await pool.start(ONE)
+    await keeping.start(ONE)
     await states(m_1="running", m_2="stopped")
