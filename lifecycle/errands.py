@@ -61,6 +61,11 @@ class Errands:
         finally:
             self._tasks.pop(key, None)
 
+    async def finished(self) -> None:
+        """Until nothing is under way any more, what begins meanwhile included."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
     async def cancel(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:

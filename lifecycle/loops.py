@@ -7,6 +7,7 @@ compared with its records and sized (machines.py); the sweeps run at their own i
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -14,18 +15,19 @@ import structlog
 
 from lifecycle import reconcile
 from lifecycle.actions import Actions, Agents
+from lifecycle.cloud_events import Kind
 from lifecycle.errands import Errands
+from lifecycle.evacuation import Evacuation
 from lifecycle.machines import Machines
 from lifecycle.model import Event, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.news import News
 from lifecycle.placement import Detach, Place, place
 from lifecycle.pools import Pool
-from lifecycle.stores import StoreError
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
 from lifecycle.stores.signals import RedisSignals
 from lifecycle.sweeps import Sweeps
-from lifecycle.ticks import Times, every
+from lifecycle.ticks import Times, every, once
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +36,7 @@ _M = MachineStatus
 
 GREET_TICK = 0.1  # somebody may be waiting for a machine that was just launched
 CLOCK_TICK = 1.0
+LEAVING_MS = 120_000  # what EC2 gives; others that take machines away do not say how long they wait
 
 
 class Loops:
@@ -47,17 +50,36 @@ class Loops:
         agents: Agents,
         actions: Actions,
         times: Times,
+        token_of: Callable[[str], str] = lambda _: secrets.token_urlsafe(24),
+        evacuation: Evacuation | None = None,
     ) -> None:
+        """token_of: machine id → its agent's token. evacuation: what follows when the pool takes machines
+        away."""
         self._store, self._fleet, self._actions, self._times = store, fleet, actions, times
-        self._wake = asyncio.Event()
+        self._wake, self._hurry = asyncio.Event(), asyncio.Event()
         self._errands = Errands()
-        self.machines = Machines(store, fleet, signals, pool, agents, actions, self._errands, times)
+        self.machines = Machines(
+            store, fleet, signals, pool, agents, actions, self._errands, times, token_of,
+            self._move_away if evacuation else None,
+        )  # fmt: skip
+        self._evacuation = evacuation
         self.sweeps = Sweeps(store, fleet, signals, times)
         news.listen(self._on_event)
 
     def _on_event(self, event: Event) -> None:
         if event.type.startswith(("workspace.", "machine.")):
             self._wake.set()
+        if event.type == "machine.joined":
+            self.machines.joined(event.data.get("machine", ""))
+
+    async def _move_away(self, machine: Machine, reason: str) -> None:
+        if self._evacuation is not None:
+            until = await self._store.now_ms() + LEAVING_MS
+            await self._evacuation.notice(Kind.SPOT, machine.id, until, reason)
+
+    def hurry(self) -> None:
+        """Something was heard of the pool: compare it with the records at once."""
+        self._hurry.set()
 
     async def lead(self) -> None:
         """Run every loop until cancelled."""
@@ -65,7 +87,7 @@ class Loops:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(every(CLOCK_TICK, self.sweeps.clock))
-                group.create_task(every(t.scale_interval, self.machines.tend))
+                group.create_task(self._tend())
                 group.create_task(every(GREET_TICK, self.machines.greet))
                 group.create_task(self._work_on_news())
                 group.create_task(every(t.idle_sweep_interval, self.sweeps.idle))
@@ -78,24 +100,30 @@ class Loops:
 
     async def _work_on_news(self) -> None:
         """What was asked for is worked on at once; every scale_interval as well, news or not."""
-        while True:
-            self._wake.clear()
-            try:
-                await self.work()
-            except StoreError as error:
-                log.warning("loop.store_away", tick="work", why=str(error))
-            except Exception:
-                log.exception("loop.failed", tick="work")
-            try:
-                async with asyncio.timeout(self._times.scale_interval):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        await every(self._times.scale_interval, self.work, self._wake)
+
+    async def _tend(self) -> None:
+        await every(self._times.scale_interval, self.machines.tend, self._hurry)
+
+    async def once(self) -> None:
+        """One turn of every loop, and everything it has begun finished: for whoever does not stay."""
+        for tick in (
+            self.machines.tend,
+            self.machines.look,
+            self.work,
+            self.sweeps.idle,
+            self.sweeps.retention,
+            self.sweeps.sessions,
+            self.work,
+        ):
+            await once(tick)
+            await self._errands.finished()
 
     # What people and the records ask for.
 
     async def work(self) -> None:
         """Boot the queue, finish stops and terminations, empty draining machines."""
+        await self._store.settle()
         await self._work_queue()
         for workspace in await self._store.list(status=(_W.STOPPING,)):
             self._errand(workspace, self._actions.stop, "stop")
@@ -104,6 +132,10 @@ class Loops:
         for machine in await self._fleet.machines():
             if machine.status is _M.DRAINING:
                 await self._drain(machine)
+            elif self._times.snapshot_on_stop and machine.holds_files > machine.occupied:
+                await self._clear(machine)
+        if self._evacuation is not None:
+            await self._evacuation.tick()
 
     async def _work_queue(self) -> None:
         queue = [w for w in await self._store.queued() if not self._errands.busy(w.id)]
@@ -131,6 +163,13 @@ class Loops:
         self, workspace: Workspace, do: Callable[[Workspace], Awaitable[None]], kind: str
     ) -> None:
         self._errands.run(workspace.id, lambda: do(workspace), kind)
+
+    async def _clear(self, machine: Machine) -> None:
+        """Move what was stopped there into snapshots: its machine may go, and take others meanwhile."""
+        if machine.status is _M.READY:
+            for workspace in await self._store.get_many(await self._fleet.files_on(machine.id)):
+                if workspace.status is _W.STOPPED:
+                    self._errand(workspace, self._actions.detach, "detach")
 
     async def _drain(self, machine: Machine) -> None:
         """Move what lies on a draining machine into snapshots; when nothing is left, remove it."""

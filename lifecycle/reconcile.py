@@ -185,66 +185,167 @@ class Remove:
     reason: str
 
 
-MachineChange = Watch | Lost | Revive | Remove
+@dataclass(frozen=True, slots=True)
+class Park:
+    """A dedicated machine whose workspace is stopped: stop it and keep its disk."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Somebody waits for its files, and it has yet to finish stopping before it can be started."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Nothing was seen of its launch: ask for it again, the pool leaves alone what exists."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Doom:
+    """The pool is about to take it away: move what is on it."""
+
+    machine: Machine
+    reason: str
+
+
+MachineChange = Watch | Lost | Revive | Remove | Park | Await | Repeat | Doom
+
+SILENT = 20.0
+"""Seconds without a report after which what the pool does not show is gone. A pool may be behind what is
+true; a machine that still reports is there, whatever the pool says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What converge_machines() needs to know beside the machines.
+
+    launch_timeout: seconds until one that never came up is given up. lag, keeps_disks, joins: the pool's
+    traits. needed: machines whose files somebody waits for. files_known: the records of what lies on
+    every machine cannot have been lost.
+    """
+
+    launch_timeout: float
+    lag: float = 0.0
+    keeps_disks: bool = True
+    joins: bool = False
+    needed: frozenset[str] = frozenset()
+    files_known: bool = False
 
 
 def converge_machines(
-    machines: Iterable[Machine],
-    observed: Iterable[Observed],
-    now_ms: int,
-    *,
-    launch_timeout: float,
-    needed: frozenset[str] = frozenset(),
+    machines: Iterable[Machine], observed: Iterable[Observed], now_ms: int, outlook: Outlook
 ) -> list[MachineChange]:
-    """Commands for machines whose record and pool disagree.
-
-    launch_timeout: seconds until one that never came up is given up. needed: machines whose files
-    somebody waits for.
-    """
+    """Commands for machines whose record and pool disagree."""
     seen = {row.machine_id: row for row in observed}
-    found = (
-        _converge_machine(machine, seen.get(machine.id), now_ms, launch_timeout, needed)
-        for machine in machines
-    )
+    found = (_converge_machine(m, seen.get(m.id), now_ms, outlook) for m in machines)
     return [change for change in found if change is not None]
 
 
 def _converge_machine(
-    m: Machine, seen: Observed | None, now_ms: int, launch_timeout: float, needed: frozenset[str]
+    m: Machine, seen: Observed | None, now_ms: int, o: Outlook
 ) -> MachineChange | None:
     age = (now_ms - m.status_since_ms) / 1000
+    if seen is not None and seen.leaving and not m.doomed_at_ms and m.status in _TAKEN:
+        return Doom(m, seen.leaving)
     if seen is not None and seen.state == "running":
-        return (
-            Watch(replace(m, address=seen.address))
-            if m.status is not MachineStatus.STOPPED
-            else None
-        )
+        if m.status is MachineStatus.LAUNCHING and o.joins and not _heard(m):
+            return _never_came_up(m, seen, age, o)
+        if m.status is MachineStatus.STOPPED:
+            # Whoever was to stop it never did, or the pool's word is older than the stop.
+            return Park(m) if o.lag and age >= o.lag else None
+        return _running_machine(m, seen, age, o)
     if m.status is MachineStatus.LAUNCHING:
-        if age < launch_timeout:
-            return None
-        why = "never came up" if seen is None else f"is still {seen.state}"
-        if m.holds_files or (m.unheard and seen is not None):
-            return Lost(m, f"{why} after {launch_timeout:g} s")
-        return Remove(m, f"{why} after {launch_timeout:g} s")
+        return _never_came_up(m, seen, age, o)
     if seen is not None and seen.state == "launching":
         return None
     if m.status in (MachineStatus.READY, MachineStatus.DRAINING):
+        silent = (now_ms - max(m.last_report_ms, m.status_since_ms)) / 1000
+        if o.lag and silent < SILENT:
+            return None  # it still reports: what the pool says is old
         return Lost(m, "its agent is down" if seen else "it is gone")
     if m.status is MachineStatus.LOST:
-        if m.occupied:
-            return Lost(m, m.reason)  # who found it lost did not come to fail its workspaces
-        if seen is None:
-            return Remove(m, "it is gone and its disk with it")
-        if m.holds_files or m.unheard:
-            return Revive(m)
-        return Remove(m, "it went down and holds nothing")
+        return _lost_machine(m, seen, age, o)
     if m.status is MachineStatus.STOPPED:
-        if seen is None:
-            return Remove(m, "it is gone and its disk with it")
-        if m.id in needed:
-            return Revive(m)
-        return None if m.holds_files else Remove(m, "it is stopped and holds nothing")
+        return _stopped_machine(m, seen, age, o)
     return None
+
+
+_TAKEN = frozenset({MachineStatus.LAUNCHING, MachineStatus.READY, MachineStatus.DRAINING})
+
+
+def _heard(m: Machine) -> bool:
+    """Its agent has said where it is since it was launched, or started again."""
+    return bool(m.address) and m.last_report_ms >= m.status_since_ms
+
+
+def _running_machine(m: Machine, seen: Observed, age: float, o: Outlook) -> MachineChange | None:
+    # What the agent says of its own address is true; only pools that launch agents know it themselves.
+    address = (m.address if o.joins else "") or seen.address
+    if address:
+        if _parked(m, o):
+            return Park(replace(m, address=address))
+        return Watch(replace(m, address=address))
+    if m.unheard and o.files_known and not m.holds_files and age >= o.launch_timeout:
+        return Remove(m, "no record speaks of it, and it does not say what it is")
+    return None
+
+
+def _parked(m: Machine, o: Outlook) -> bool:
+    return (
+        m.status is MachineStatus.READY
+        and m.slots == 1
+        and o.keeps_disks
+        and m.occupied == 0
+        and m.holds_files > 0
+        and not m.doomed_at_ms
+        and m.id not in o.needed
+    )
+
+
+def _never_came_up(
+    m: Machine, seen: Observed | None, age: float, o: Outlook
+) -> MachineChange | None:
+    if age < o.launch_timeout:
+        unseen = seen is None and not m.joined and not m.unheard
+        return Repeat(m) if unseen and age >= max(o.lag, o.launch_timeout / 4) else None
+    if seen is None:
+        why = "never came up"
+    else:
+        why = "did not join" if seen.state == "running" else f"is still {seen.state}"
+    why = f"{why} after {o.launch_timeout:g} s"
+    if m.holds_files or (m.unheard and seen is not None and not o.files_known):
+        return Lost(m, why)
+    return Remove(m, why)
+
+
+def _lost_machine(
+    m: Machine, seen: Observed | None, age: float, o: Outlook
+) -> MachineChange | None:
+    if m.occupied:
+        return Lost(m, m.reason)  # who found it lost did not come to fail its workspaces
+    if seen is None:
+        return Remove(m, "it is gone and its disk with it") if age >= o.lag else None
+    if seen.state == "stopping":
+        return None
+    if m.holds_files or (m.unheard and not o.files_known):
+        return Revive(m)
+    return Remove(m, "it went down and holds nothing")
+
+
+def _stopped_machine(
+    m: Machine, seen: Observed | None, age: float, o: Outlook
+) -> MachineChange | None:
+    if seen is None:
+        return Remove(m, "it is gone and its disk with it") if age >= o.lag else None
+    if m.id in o.needed:
+        return Await(m) if seen.state == "stopping" else Revive(m)
+    return None if m.holds_files else Remove(m, "it is stopped and holds nothing")
 
 
 def without_record(machines: Iterable[Machine], observed: Iterable[Observed]) -> list[str]:
@@ -254,10 +355,17 @@ def without_record(machines: Iterable[Machine], observed: Iterable[Observed]) ->
     return [row.machine_id for row in observed if row.machine_id not in known]
 
 
-def adoptable(machines: Iterable[Machine], observed: Iterable[Observed]) -> list[Observed]:
-    """Those of without_record() that can be spoken to: the pool knows what they were launched with."""
+def adoptable(
+    machines: Iterable[Machine], observed: Iterable[Observed], *, joins: bool = False
+) -> list[Observed]:
+    """Those of without_record() that can be spoken to: the pool knows what they were launched with, or
+    they join by themselves, with tokens that can be made again."""
     known = {machine.id for machine in machines}
-    return [row for row in observed if row.machine_id not in known and row.token and row.slots > 0]
+    return [
+        row
+        for row in observed
+        if row.machine_id not in known and (row.token or joins) and row.slots > 0
+    ]
 
 
 def unheard(machines: Iterable[Machine], now_ms: int, launch_timeout: float) -> list[Machine]:
@@ -267,6 +375,19 @@ def unheard(machines: Iterable[Machine], now_ms: int, launch_timeout: float) -> 
         machine
         for machine in machines
         if machine.unheard and now_ms - machine.created_at_ms < launch_timeout * 1000
+    ]
+
+
+def homeless(
+    workspaces: Iterable[Workspace], machines: Iterable[Machine], observed: Iterable[Observed]
+) -> list[Workspace]:
+    """Workspaces whose records say they hold a slot of a machine that neither the records nor the pool
+    have: both were lost together."""
+    known = {machine.id for machine in machines} | {row.machine_id for row in observed}
+    return [
+        w
+        for w in workspaces
+        if w.status in OCCUPYING and w.machine_id and w.machine_id not in known
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,17 +44,25 @@ def scale(
     warm_slots: int,
     max_machines: int,
     scale_in_delay: float,
+    parks: bool = True,
+    returning: Collection[str] = (),
 ) -> Decision:
     """users: workspaces that hold a slot or wait for one. scale_in_delay: seconds a machine must have
-    been empty. A machine with a workspace in a slot is never named in `drain`."""
+    been empty. parks: a dedicated machine is stopped with its workspace, and keeps its disk.
+    returning: machines whose files somebody waits for. A machine with a workspace in a slot is never
+    named in `drain`."""
     want = machines_wanted(users, slots, warm_slots, max_machines)
     of = {status: [m for m in machines if m.status is status] for status in MachineStatus}
     # An adopted one that is still silent after its time may never answer: it does not count.
-    coming = [m for m in of[MachineStatus.LAUNCHING] if not m.unheard]
-    have = len(coming) + len(of[MachineStatus.READY])
+    coming = [m for m in of[MachineStatus.LAUNCHING] if not m.unheard and not m.doomed_at_ms]
+    # A dedicated machine with somebody's files is theirs alone, and starts when they come back.
+    own = {m.id for m in machines if parks and m.slots == 1 and m.holds_files}
+    back = [m for m in of[MachineStatus.STOPPED] if m.id in own and m.id in returning]
+    have = len(coming) + len(of[MachineStatus.READY]) + len(back)
     missing = max(0, want - have)
-    undrain = tuple(m.id for m in of[MachineStatus.DRAINING])[:missing]
-    revive = tuple(m.id for m in of[MachineStatus.STOPPED])[: missing - len(undrain)]
+    undrain = tuple(m.id for m in of[MachineStatus.DRAINING] if not m.doomed_at_ms)[:missing]
+    stopped = tuple(m.id for m in of[MachineStatus.STOPPED] if m.id not in own)
+    revive = stopped[: missing - len(undrain)]
     # A lost machine keeps its place under the bound: it may still come back.
     alive = len(machines)
     launch = max(0, min(missing - len(undrain) - len(revive), max_machines - alive))
@@ -63,6 +71,7 @@ def scale(
         m
         for m in of[MachineStatus.READY]
         if m.occupied == 0
+        and m.id not in own
         and m.empty_since_ms
         and now_ms - m.empty_since_ms >= scale_in_delay * 1000
     ]

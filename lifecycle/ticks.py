@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 
+from lifecycle.pools import PoolError
 from lifecycle.stores import StoreError
 
 log = structlog.get_logger(__name__)
@@ -15,7 +17,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Intervals and limits of the loops, in seconds, and the pool's bounds."""
+    """Intervals and limits of the loops, in seconds, and the pool's bounds.
+
+    snapshot_on_stop: a stopped workspace's files leave its machine. durable: records outlast Redis.
+    """
 
     idle_timeout: float
     retention: float
@@ -29,15 +34,34 @@ class Times:
     slots: int
     warm_slots: int
     max_machines: int
+    snapshot_on_stop: bool = False
+    durable: bool = False
 
 
-async def every(interval: float, tick: Callable[[], Awaitable[None]]) -> None:
-    """One shape for every loop: a tick that fails is logged and tried again; cancellation passes."""
+async def every(
+    interval: float, tick: Callable[[], Awaitable[None]], hurry: asyncio.Event | None = None
+) -> None:
+    """One shape for every loop: a tick that fails is logged and tried again; cancellation passes.
+    hurry: set it for a tick before the interval is over."""
     while True:
-        try:
-            await tick()
-        except StoreError as error:
-            log.warning("loop.store_away", tick=tick.__name__, why=str(error), next_try_s=interval)
-        except Exception:
-            log.exception("loop.failed", tick=tick.__name__, next_try_s=interval)
-        await asyncio.sleep(interval)
+        if hurry is not None:
+            hurry.clear()
+        await once(tick, interval)
+        if hurry is None:
+            await asyncio.sleep(interval)
+            continue
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(interval):
+                await hurry.wait()
+
+
+async def once(tick: Callable[[], Awaitable[None]], next_try_s: float | None = None) -> None:
+    """One tick; what it raises is logged."""
+    try:
+        await tick()
+    except StoreError as error:
+        log.warning("loop.store_away", tick=tick.__name__, why=str(error), next_try_s=next_try_s)
+    except PoolError as error:
+        log.warning("loop.pool_away", tick=tick.__name__, why=str(error), next_try_s=next_try_s)
+    except Exception:
+        log.exception("loop.failed", tick=tick.__name__, next_try_s=next_try_s)

@@ -12,7 +12,14 @@ class PoolError(Exception):
 
 
 class NoCapacity(PoolError):
-    """The technology has no more machines to give just now; try again later."""
+    """The technology has no more machines to give just now; try again later.
+
+    machine_ids: those that certainly do not exist; of any other of that launch nothing is said.
+    """
+
+    def __init__(self, message: str, machine_ids: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.machine_ids = tuple(machine_ids)
 
 
 @dataclass(frozen=True, slots=True)

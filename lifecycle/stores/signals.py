@@ -13,6 +13,7 @@ from lifecycle.model import Event
 from lifecycle.stores import keys, scripts
 from lifecycle.stores.connection import Scripts, asked
 
+NOTICE_KEPT = 120  # seconds
 HEARTBEAT_GAP_MS = 10_000  # no gateway flushed for this long: old heartbeats say nothing any more
 
 
@@ -111,6 +112,17 @@ class RedisSignals:
         await asked(
             self._redis.xadd(keys.EVENTS, row, maxlen=scripts.EVENTS_KEPT, approximate=True)
         )
+
+    async def notice(self, text: str) -> None:
+        """What the pool could not do as it was asked, for the people who wait for a machine."""
+        body = json.dumps({"text": text})
+        await asked(self._redis.set(keys.NOTICE, body, ex=NOTICE_KEPT))
+        await self.tell("pool.notice", {"reason": text})
+
+    async def last_notice(self) -> str:
+        """The newest notice of the last two minutes, or ""."""
+        value = await asked(self._redis.get(keys.NOTICE))
+        return str(json.loads(value)["text"]) if value else ""
 
     async def history(self, after_id: str, limit: int) -> list[Event]:
         """Events after that id, oldest first. after_id "" gives the newest `limit`."""

@@ -8,7 +8,7 @@ lives on the machine; snapshots are copies of it in the target.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from lifecycle.agent.contract import Manifest, Report, SnapshotSpec, StartSpec, 
 from lifecycle.agent.workspace import ORIGIN
 from lifecycle.agents import AgentRefused, AgentUnreachable
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.pools import Launch, Observed, PoolError
+from lifecycle.pools import Launch, Observed, PoolError, State, Traits
 from lifecycle.snapshots import SnapshotError
 
 W, M = WorkspaceStatus, MachineStatus
@@ -202,7 +202,12 @@ class FakePool:
 
     name = "fake"
 
-    def __init__(self) -> None:
+    def __init__(self, traits: Traits | None = None) -> None:
+        self.traits = traits or Traits()
+        self.slow_stops = False
+        self.stopping: set[str] = set()
+        self.notices: list[str] = []
+        self.protected: set[str] = set()
         self.agents: dict[str, FakeAgent] = {}
         self.launched: dict[str, Launch] = {}
         self.disks: dict[str, Files] = {}
@@ -217,7 +222,7 @@ class FakePool:
 
     # Pool
 
-    async def launch(self, launches: Sequence[Launch]) -> None:
+    async def launch(self, launches: Sequence[Launch]) -> list[str]:
         for launch in launches:
             await self._pass("before", ("launch", launch.machine_id, ""))
             if self.refuses is not None:
@@ -228,6 +233,7 @@ class FakePool:
                 if not self.slow_machines:
                     self.power_on(launch)
             await self._pass("after", ("launch", launch.machine_id, ""))
+        return self.notices
 
     async def describe(self) -> list[Observed]:
         return [self._observe(machine_id) for machine_id in sorted(self.disks)]
@@ -237,18 +243,32 @@ class FakePool:
         launch = self.launched.get(machine_id)
         known = (launch.token, launch.slots) if launch else ("", 0)
         if agent is None:
-            return Observed(
-                machine_id, "launching" if self.slow_machines else "stopped", "", *known
-            )
+            state: State = "launching" if self.slow_machines else "stopped"
+            if machine_id in self.stopping:
+                state = "stopping"
+            return Observed(machine_id, state, "", *known)
         return Observed(machine_id, "running", agent.address, *known)
 
     async def start(self, launch: Launch) -> None:
         await self._pass("before", ("power", launch.machine_id, ""))
         if launch.machine_id not in self.disks:
             raise PoolError(f"machine {launch.machine_id} is gone")
+        if launch.machine_id in self.stopping:
+            raise PoolError(f"machine {launch.machine_id} is still stopping")
         if launch.machine_id not in self.agents:
             self.power_on(launch)
         await self._pass("after", ("power", launch.machine_id, ""))
+
+    async def stop(self, machine_id: str) -> None:
+        await self._pass("before", ("halt", machine_id, ""))
+        if machine_id in self.agents:
+            self.kill(machine_id)
+            if self.slow_stops:
+                self.stopping.add(machine_id)
+        await self._pass("after", ("halt", machine_id, ""))
+
+    async def protect(self, machine_ids: Collection[str]) -> None:
+        self.protected = set(machine_ids)
 
     async def terminate(self, machine_id: str) -> None:
         await self._pass("before", ("terminate", machine_id, ""))
@@ -292,7 +312,7 @@ class FakePool:
     ) -> WorkspaceReport:
         return await self._call("start", machine, workspace_id, spec, self.target)
 
-    async def stop(
+    async def stop_workspace(
         self, machine: Machine, workspace_id: str, epoch: int, grace: float
     ) -> WorkspaceReport:
         return await self._call("stop", machine, workspace_id, epoch)
@@ -341,9 +361,9 @@ class FakePool:
 
 
 class FakeAgents:
-    """The pool's machines as lifecycle.actions.Agents sees them (its `start` is a workspace's)."""
+    """The pool's machines as lifecycle.actions.Agents sees them (its `start` and `stop` are a workspace's)."""
 
     def __init__(self, pool: FakePool) -> None:
-        self.status, self.stop = pool.status, pool.stop
+        self.status, self.stop = pool.status, pool.stop_workspace
         self.snapshot, self.remove = pool.snapshot, pool.remove
         self.start = pool.start_workspace

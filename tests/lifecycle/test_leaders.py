@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lifecycle import errands, machines
+from lifecycle import errands, watching
 from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.stores.connection import Scripts
 from tests.lifecycle.agreement import Agreement
@@ -30,8 +30,8 @@ LEADING: ContextVar[str] = ContextVar("LEADING", default="")
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(machines, "UNREACHABLE_RETRY", 0.02)
-    monkeypatch.setattr(machines, "STATUS_WAIT", 0.1)
+    monkeypatch.setattr(watching, "UNREACHABLE_RETRY", 0.02)
+    monkeypatch.setattr(watching, "STATUS_WAIT", 0.1)
 
 
 @pytest.fixture

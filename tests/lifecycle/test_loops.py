@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from lifecycle import errands, machines
+from lifecycle import errands, machines, watching
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import NoCapacity
@@ -28,8 +28,8 @@ Until = Callable[..., Awaitable[object]]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(machines, "UNREACHABLE_RETRY", 0.02)
-    monkeypatch.setattr(machines, "STATUS_WAIT", 0.1)
+    monkeypatch.setattr(watching, "UNREACHABLE_RETRY", 0.02)
+    monkeypatch.setattr(watching, "STATUS_WAIT", 0.1)
 
 
 @pytest.fixture
@@ -614,8 +614,6 @@ async def test_a_launch_whose_answer_was_lost_is_found_not_repeated(world: World
 
     world.pool.gate = lost
     await world.flush()
-    with pytest.raises(ConnectionResetError):
-        await leader.loops.machines.tend()
     assert (await world.gets(leader, one, W.RUNNING)).machine_id == "m-1"
     assert list(world.pool.disks) == ["m-1"]
 
@@ -629,6 +627,104 @@ async def test_no_capacity_leaves_people_in_the_queue(world: World) -> None:
     world.pool.refuses = None
     await world.later(61)
     await world.gets(leader, one, W.RUNNING)
+
+
+async def test_a_dedicated_machine_stops_with_its_workspace_and_resumes_in_place(
+    world: World,
+) -> None:
+    leader = world.leader(slots=1)
+    one = await world.wake()
+    first = await world.gets(leader, one, W.RUNNING)
+    world.pool.disks["m-1"].of[one.id]["notes"] = "mine"
+    world.pool.slow_stops = True
+    await world.store.stop(one.id, "idle")
+    await world.gets(leader, one, W.STOPPED)
+
+    async def parked() -> bool:
+        return (await world.machine()).status is M.STOPPED and "m-1" in world.pool.stopping
+
+    await world.until(leader, parked)
+    await world.store.wake(one.id)
+
+    async def told() -> bool:
+        return (await world.read(one)).step == "machine-stopping"
+
+    await world.until(leader, told)
+    assert (await world.read(one)).status is W.QUEUED
+    other = await world.wake("ben")
+    elsewhere = await world.gets(leader, other, W.RUNNING)
+    assert elsewhere.machine_id == "m-2", "a dedicated machine takes nobody else"
+    world.pool.stopping.clear()
+    again = await world.gets(leader, one, W.RUNNING)
+    assert (again.machine_id, again.epoch) == ("m-1", first.epoch + 1)
+    assert world.pool.disks["m-1"].of[one.id]["notes"] == "mine"
+    assert not world.pool.target.kept, "no snapshot was needed"
+
+
+async def test_a_stop_that_snapshots_frees_the_machine_of_the_files(world: World) -> None:
+    leader = world.leader(snapshot_on_stop=True)
+    one = await world.wake()
+    await world.gets(leader, one, W.RUNNING)
+    world.pool.disks["m-1"].of[one.id]["notes"] = "mine"
+    await world.store.stop(one.id, "idle")
+
+    async def freed() -> bool:
+        found = await world.read(one)
+        return found.status is W.STOPPED and not found.machine_id
+
+    await world.until(leader, freed)
+    assert one.id not in world.pool.disks["m-1"].of
+    await world.store.wake(one.id)
+    back = await world.gets(leader, one, W.RUNNING)
+    assert world.pool.disks[back.machine_id].of[one.id]["notes"] == "mine"
+
+
+async def test_machines_that_hold_workspaces_are_protected(world: World) -> None:
+    leader = world.leader()
+    one = await world.wake()
+    await world.gets(leader, one, W.RUNNING)
+    await world.rounds(leader)
+    assert world.pool.protected == {"m-1"}
+    await world.store.stop(one.id, "idle")
+    await world.gets(leader, one, W.STOPPED)
+    await world.rounds(leader)
+    assert world.pool.protected == set()
+
+
+async def test_what_was_certainly_not_launched_frees_its_place_and_is_told(world: World) -> None:
+    leader = world.leader(max_machines=1)
+    world.pool.refuses = NoCapacity("no capacity for m7i.large in eu-1a", ["m-1"])
+    await world.wake()
+
+    async def told() -> bool:
+        gone = (await world.machine()).status is M.TERMINATED
+        return gone and "m7i.large" in await world.signals.last_notice()
+
+    await world.until(leader, told)
+
+
+async def test_a_record_whose_machine_was_lost_with_it_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "HOMELESS", 0.0)
+    leader = world.leader()
+    one = await world.wake()
+    await world.gets(leader, one, W.RUNNING)
+    await world.pool.terminate("m-1")
+    await world.redis.srem("machines", "m-1")
+    await world.redis.delete("machine:m-1")
+    failed = await world.gets(leader, one, W.FAILED)
+    assert failed.error_code == "machine_lost"
+
+
+async def test_one_turn_of_every_loop_is_enough_to_boot(world: World) -> None:
+    """As a scheduled function does: nothing goes on between two turns."""
+    one = await world.wake()
+    for _ in range(3):
+        leader = world.leader()
+        await world.flush()
+        await leader.loops.once()
+    assert (await world.read(one)).status is W.RUNNING
 
 
 # Reports
@@ -648,7 +744,7 @@ async def test_a_stale_report_never_fails_a_newer_boot(world: World) -> None:
         (WorkspaceReport(old.id, 1, "stopped"),),
     ):
         stale = replace(agent.report(), workspaces=rows)
-        await leader.loops.machines._take_report(machine, [old], stale)
+        await leader.loops.machines._watching._take(machine, [old], stale)
     assert await world.read(new) == new
     assert world.pool.where(new.id) == ["m-1"]
 
@@ -692,7 +788,7 @@ async def test_a_boot_that_is_newer_than_the_records_is_noticed_without_waiting(
     leader = world.leader()
     await runs(world, leader)
     await leader.rest()
-    monkeypatch.setattr(machines, "STATUS_WAIT", 60)
+    monkeypatch.setattr(watching, "STATUS_WAIT", 60)
     leader = world.leader()
     await world.rounds(leader)  # it is in its long poll now, with records that do not know bob
     await world.wake("bob")

@@ -12,14 +12,19 @@ from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import Observed
 from lifecycle.reconcile import (
     Adopt,
+    Await,
     Boot,
     Change,
+    Doom,
     Failed,
     Halt,
     Lost,
     MachineChange,
+    Outlook,
+    Park,
     Progress,
     Remove,
+    Repeat,
     Revive,
     Running,
     Stopped,
@@ -29,6 +34,7 @@ from lifecycle.reconcile import (
     converge,
     converge_machines,
     failures,
+    homeless,
     strangers,
     unheard,
     without_record,
@@ -154,12 +160,17 @@ def test_a_workspace_without_any_record_is_left_alone() -> None:
 
 
 def meet(
-    one: Machine, seen: str | None, now: float = 1000, needed: tuple[str, ...] = ()
+    one: Machine,
+    seen: str | None,
+    now: float = 1000,
+    needed: tuple[str, ...] = (),
+    address: str = "10.0.0.7:7009",
+    leaving: str = "",
+    **more: Any,
 ) -> MachineChange | None:
-    observed = [Observed(one.id, seen, "10.0.0.7:7009")] if seen else []  # type: ignore[arg-type]
-    found = converge_machines(
-        [one], observed, int(now * 1000), launch_timeout=60, needed=frozenset(needed)
-    )
+    row = Observed(one.id, seen or "running", address, leaving=leaving)  # type: ignore[arg-type]
+    outlook = Outlook(launch_timeout=60, needed=frozenset(needed), **more)
+    found = converge_machines([one], [row] if seen else [], int(now * 1000), outlook)
     return found[0] if found else None
 
 
@@ -171,8 +182,10 @@ def test_a_machine_that_runs_is_watched_where_the_pool_sees_it(status: MachineSt
 
 def test_a_launch_gets_its_time() -> None:
     one = machine("m-1", M.LAUNCHING, status_since_ms=940_001)
-    for seen in (None, "launching", "stopped"):
+    for seen in ("launching", "stopped"):
         assert meet(one, seen, now=1000) is None
+    assert meet(one, None, now=954) is None
+    assert meet(one, None, now=1000) == Repeat(one), "whoever was to launch it is gone"
     late = replace(one, status_since_ms=940_000)
     assert meet(late, None) == Remove(late, "never came up after 60 s")
     assert meet(late, "launching") == Remove(late, "is still launching after 60 s")
@@ -277,10 +290,112 @@ def test_an_adopted_machine_is_waited_for_within_bounds() -> None:
 
 def test_an_adopted_machine_is_not_removed_before_it_told_what_it_holds() -> None:
     fresh = machine("m-1", M.LAUNCHING, unheard=True)
-    late = {"now_ms": 61_000, "launch_timeout": 60.0}
+    late = {"now_ms": 61_000, "outlook": Outlook(launch_timeout=60.0)}
     (found,) = converge_machines([fresh], [Observed("m-1", "stopped")], **late)
     assert isinstance(found, Lost)
     lost = replace(fresh, status=M.LOST)
     assert converge_machines([lost], [Observed("m-1", "stopped")], **late) == [Revive(lost)]
     (found,) = converge_machines([lost], [], **late)
     assert isinstance(found, Remove), "there is no disk"
+
+
+def far(id: str = "m-1", status: M = M.READY, **fields: Any) -> Machine:
+    """A machine of a pool whose word may be old, and that joins by itself."""
+    return machine(id, status, **({"joined": True} | fields))
+
+
+AWS = {"lag": 120.0, "joins": True}
+
+
+def test_what_still_reports_is_there_whatever_the_pool_says() -> None:
+    one = far(last_report_ms=990_000)
+    for seen in (None, "stopped", "stopping"):
+        assert meet(one, seen, **AWS) is None
+        found = meet(replace(one, last_report_ms=970_000), seen, **AWS)
+        assert isinstance(found, Lost)
+    assert isinstance(meet(one, None), Lost), "a pool that is never behind is believed at once"
+
+
+def test_a_machine_that_joins_is_watched_where_it_says_it_is() -> None:
+    launched = far(status=M.LAUNCHING, status_since_ms=1000, address="", joined=False)
+    assert meet(launched, "running", now=20, address="", **AWS) is None
+    said = replace(launched, address="10.1.1.1:7070", last_report_ms=15_000, joined=True)
+    assert meet(said, "running", now=20, address="10.9.9.9:1", **AWS) == Watch(said)
+    old = replace(said, last_report_ms=500)
+    assert meet(old, "running", now=20, address="", **AWS) is None, "said before it was stopped"
+
+
+def test_a_machine_that_does_not_join_in_time_is_removed() -> None:
+    silent = far(status=M.LAUNCHING, address="", joined=False)
+    found = meet(silent, "running", now=61, address="", **AWS)
+    assert isinstance(found, Remove)
+    assert "did not join after 60 s" in found.reason
+    kept = meet(replace(silent, holds_files=1), "running", now=61, address="", **AWS)
+    assert isinstance(kept, Lost)
+
+
+def test_a_launch_that_nobody_carried_out_is_repeated_when_the_pool_must_show_it() -> None:
+    intent = far(status=M.LAUNCHING, address="", joined=False)
+    slow = AWS | {"lag": 40.0}
+    assert meet(intent, None, now=39, **slow) is None
+    assert meet(intent, None, now=41, **slow) == Repeat(intent)
+    assert meet(replace(intent, joined=True), None, now=41, **slow) is None, "it was there"
+    assert isinstance(meet(intent, None, now=61, **slow), Remove)
+
+
+def test_an_orphan_goes_when_the_records_are_known_to_be_whole() -> None:
+    orphan = far(status=M.LAUNCHING, address="", joined=False, unheard=True)
+    assert isinstance(meet(orphan, "running", now=61, address="", **AWS), Lost)
+    found = meet(orphan, "running", now=61, address="", files_known=True, **AWS)
+    assert isinstance(found, Remove)
+
+
+def test_a_dedicated_machine_is_parked_with_its_workspace() -> None:
+    mine = far(slots=1, holds_files=1, last_report_ms=999_000)
+    assert meet(mine, "running", **AWS) == Park(mine)
+    for other in (
+        replace(mine, occupied=1),
+        replace(mine, holds_files=0),
+        replace(mine, slots=5),
+        replace(mine, doomed_at_ms=5),
+    ):
+        assert meet(other, "running", **AWS) == Watch(other)
+    assert meet(mine, "running", needed=("m-1",), **AWS) == Watch(mine)
+    assert meet(mine, "running", keeps_disks=False, **AWS) == Watch(mine)
+
+
+def test_a_stop_that_was_never_asked_for_is_asked_for_again() -> None:
+    parked = far(status=M.STOPPED, slots=1, holds_files=1)
+    assert meet(parked, "running", now=60, **AWS) is None, "the pool's word may be old"
+    assert meet(parked, "running", now=121, **AWS) == Park(parked)
+
+
+def test_who_comes_back_while_the_machine_stops_waits_for_it() -> None:
+    parked = far(status=M.STOPPED, slots=1, holds_files=1)
+    assert meet(parked, "stopping", **AWS) is None
+    assert meet(parked, "stopping", needed=("m-1",), **AWS) == Await(parked)
+    assert meet(parked, "stopped", needed=("m-1",), **AWS) == Revive(parked)
+    assert meet(parked, None, now=119, needed=("m-1",), **AWS) is None
+    assert isinstance(meet(parked, None, now=121, needed=("m-1",), **AWS), Remove)
+
+
+def test_what_the_pool_takes_away_is_doomed_once() -> None:
+    one = far(last_report_ms=999_000)
+    found = meet(one, "running", leaving="Auto Scaling takes it away", **AWS)
+    assert found == Doom(one, "Auto Scaling takes it away")
+    told = replace(one, doomed_at_ms=5)
+    assert meet(told, "running", leaving="Auto Scaling takes it away", **AWS) == Watch(told)
+
+
+def test_a_record_without_a_machine_is_homeless() -> None:
+    here = workspace("w1", W.RUNNING, machine_id="m-1")
+    away = workspace("w2", W.RUNNING, machine_id="m-9")
+    asleep = workspace("w3", W.STOPPED, machine_id="m-9")
+    assert homeless([here, away, asleep], [machine("m-1")], []) == [away]
+    assert homeless([away], [], [Observed("m-9", "running")]) == []
+
+
+def test_machines_that_join_are_adopted_without_their_tokens() -> None:
+    seen = Observed("m-4", "running", slots=5)
+    assert adoptable([], [seen]) == []
+    assert adoptable([], [seen], joins=True) == [seen]

@@ -48,6 +48,25 @@ def test_dedicated_machines_have_one_slot() -> None:
     assert decide(3, [], slots=1, warm_slots=1).launch == 4
 
 
+def test_a_dedicated_machine_with_files_is_its_owners_alone() -> None:
+    parked = machine("m-1", M.STOPPED, slots=1, holds_files=1)
+    new = decide(1, [parked], slots=1)
+    assert (new.launch, new.revive) == (1, ()), "somebody else wants a machine"
+    back = decide(1, [parked], slots=1, returning={"m-1"})
+    assert (back.launch, back.revive, back.have) == (0, (), 1), "placing revives it"
+    idle = empty("m-1", slots=1, holds_files=1)
+    assert decide(0, [idle], slots=1).drain == (), "it is parked, not given back"
+    assert decide(0, [idle], slots=1, parks=False).drain == ("m-1",), "no disk would be kept"
+
+
+def test_a_doomed_machine_is_replaced_and_never_called_back() -> None:
+    doomed = busy("m-1", status=M.DRAINING, doomed_at_ms=5)
+    decision = decide(1, [doomed])
+    assert (decision.launch, decision.undrain) == (1, ())
+    coming = machine("m-1", M.LAUNCHING, doomed_at_ms=5)
+    assert decide(1, [coming]).launch == 1
+
+
 def test_what_is_launching_already_is_not_launched_again() -> None:
     assert decide(6, [busy("m-1", 5), machine("m-2", M.LAUNCHING)]).launch == 0
 

@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from lifecycle.actions import Actions, Plan
+from lifecycle.evacuation import Evacuation
 from lifecycle.loops import Loops
 from lifecycle.model import Machine, Workspace, WorkspaceStatus
 from lifecycle.news import News
@@ -34,6 +35,10 @@ PLAN = Plan(
     boot_timeout=120, stop_grace=1, snapshots="/snapshots", snapshots_kept=2,
     max_bytes=1000, max_files=10,
 )  # fmt: skip
+
+
+def token_of(machine_id: str) -> str:
+    return f"token of {machine_id}"
 
 
 @dataclass
@@ -70,14 +75,13 @@ async def ended(task: asyncio.Task[None]) -> None:
 
 
 class World:
-    def __init__(self, redis: Redis) -> None:
+    def __init__(
+        self, redis: Redis, store: RedisStore | None = None, pool: FakePool | None = None
+    ) -> None:
         self.redis = redis
-        self.store, self.fleet, self.signals = (
-            RedisStore(redis),
-            RedisFleet(redis),
-            RedisSignals(redis),
-        )
-        self.pool = FakePool()
+        self.store = store or RedisStore(redis)
+        self.fleet, self.signals = RedisFleet(redis, token_of), RedisSignals(redis)
+        self.pool = pool or FakePool()
         self.leaders: list[Leader] = []
 
     def leader(self, **times: Any) -> Leader:
@@ -85,7 +89,7 @@ class World:
         actions = Actions(self.store, self.fleet, agents, PLAN, self.pool.target.open)
         loops = Loops(
             self.store, self.fleet, self.signals, news, self.pool, agents, actions,
-            replace(TIMES, **times),
+            replace(TIMES, **times), token_of, Evacuation(self.store, self.fleet, self.signals),
         )  # fmt: skip
         self.leaders.append(Leader(loops, news))
         return self.leaders[-1]

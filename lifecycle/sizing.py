@@ -1,0 +1,148 @@
+"""How many machines there are: the scaler's decision carried out, and launches told to the pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+
+import structlog
+
+from lifecycle import reconcile
+from lifecycle.errands import Errands
+from lifecycle.model import Machine, MachineStatus
+from lifecycle.pools import Launch, NoCapacity, Pool, PoolError
+from lifecycle.scaler import Decision, scale
+from lifecycle.stores import Conflict
+from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.redis import RedisStore
+from lifecycle.stores.signals import RedisSignals
+from lifecycle.ticks import Times
+
+log = structlog.get_logger(__name__)
+
+_M = MachineStatus
+
+LAUNCHING = "pool/launch"  # the errands' key
+NO_CAPACITY_PAUSE = 10.0  # seconds until a pool that has nothing to give is asked again
+AT_ONCE = 1000  # machines of one decision: what EC2 grants at once
+
+
+class Sizing:
+    def __init__(
+        self,
+        store: RedisStore,
+        fleet: RedisFleet,
+        signals: RedisSignals,
+        pool: Pool,
+        errands: Errands,
+        times: Times,
+        token_of: Callable[[str], str],
+        revive: Callable[[Machine], None],
+    ) -> None:
+        """token_of: machine id → the token of its agent. revive: starts a stopped machine."""
+        self._store, self._fleet, self._signals = store, fleet, signals
+        self._pool, self._errands, self._times = pool, errands, times
+        self._token_of, self._revive = token_of, revive
+        self._last: Decision | None = None
+        self._not_before = 0.0
+        self.expect: Callable[[str], None] = lambda machine_id: None
+
+    async def scale(
+        self, now: int, newest: int, before: Collection[str], returning: Collection[str]
+    ) -> None:
+        """newest: the highest number of a machine that the pool has. before: machines that had a record a
+        moment ago. returning: those whose files somebody waits for."""
+        t = self._times
+        counts = await self._store.counts()
+        users = counts["queued"] + counts["starting"] + counts["running"]
+        machines = await self._fleet.machines()
+        if set(before) - {machine.id for machine in machines}:
+            return  # removed meanwhile, or every record is lost: the next turn tells which
+        if reconcile.unheard(machines, now, t.launch_timeout):
+            return  # nobody knows yet how many workspaces there are
+        decision = scale(
+            users,
+            machines,
+            now,
+            slots=t.slots,
+            warm_slots=t.warm_slots,
+            max_machines=t.max_machines,
+            scale_in_delay=t.scale_in_delay,
+            parks=self._pool.traits.keeps_disks,
+            returning=returning,
+        )
+        await self._fleet.decided(decision.to_json())
+        by_id = {machine.id: machine for machine in machines}
+        for machine_id in decision.undrain:
+            await self.turn(by_id[machine_id], _M.READY, "wanted again")
+        for machine_id in decision.revive:
+            self._revive(by_id[machine_id])
+        for machine_id in decision.drain:
+            await self.turn(by_id[machine_id], _M.DRAINING, decision.reason, only_empty=True)
+        if decision.launch:
+            await self._launch(decision.launch, newest)
+        self._tell(decision)
+
+    async def turn(
+        self,
+        machine: Machine,
+        to: MachineStatus,
+        reason: str,
+        *,
+        only_empty: bool = False,
+        bare: bool = False,
+    ) -> bool:
+        """Change a machine's status unless somebody else was faster; whether it was changed."""
+        try:
+            await self._fleet.change(machine, to, reason=reason, only_empty=only_empty, bare=bare)
+        except Conflict as conflict:
+            log.info("machine.overtaken", machine=machine.id, why=str(conflict))
+            return False
+        return True
+
+    def repeat(self, machine: Machine) -> None:
+        """Its launch was written down and nothing was seen of it: the one who was to launch it is gone."""
+        launches = [Launch(machine.id, machine.token, machine.slots)]
+        self._errands.run(machine.id, lambda: self._tell_pool(launches), "launch")
+
+    def _tell(self, decision: Decision) -> None:
+        last, self._last = self._last, decision
+        if last is None or (last.want, last.have) != (decision.want, decision.have):
+            log.info("pool.scaled", want=decision.want, have=decision.have, why=decision.reason)
+
+    async def _launch(self, count: int, newest: int) -> None:
+        """Write each intent down, then ask the pool. An answer that is lost is found by describe()."""
+        if self._errands.busy(LAUNCHING) or asyncio.get_running_loop().time() < self._not_before:
+            return
+        t = self._times
+        ids = await self._fleet.intend(
+            self._pool.name, t.slots, min(count, AT_ONCE), t.max_machines, newest
+        )
+        launches = [Launch(each, self._token_of(each), t.slots) for each in ids]
+        for machine_id in ids:
+            self.expect(machine_id)
+        if launches:
+            self._errands.run(LAUNCHING, lambda: self._tell_pool(launches))
+
+    async def _tell_pool(self, launches: Sequence[Launch]) -> None:
+        try:
+            notices = await self._pool.launch(launches)
+        except NoCapacity as error:
+            notices = [str(error)]
+            self._not_before = asyncio.get_running_loop().time() + NO_CAPACITY_PAUSE
+            await self._give_up(error)
+        except PoolError as error:
+            # Whether it was launched is unknown: describe() tells, or its time runs out.
+            notices = []
+            ids = [launch.machine_id for launch in launches]
+            log.error("pool.launch_failed", machines=ids, why=str(error))
+        if notices:
+            log.warning("pool.notice", pool=self._pool.name, why="; ".join(notices))
+            await self._signals.notice("; ".join(notices))
+
+    async def _give_up(self, error: NoCapacity) -> None:
+        """What certainly was not launched frees its place under the bound at once."""
+        for machine_id in error.machine_ids:
+            machine = await self._fleet.machine(machine_id)
+            if machine is not None and machine.status is _M.LAUNCHING:
+                await self.turn(machine, _M.TERMINATED, "no capacity", bare=True)
