@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from lifecycle.cloud_events import Notice, parse
+from lifecycle.cloud_events import parse
 from lifecycle.feeds import Feed, FeedError, Message
 from lifecycle.stores import StoreError
 
@@ -17,7 +17,8 @@ RECEIVES_MAX = 5  # a message that failed this often never gets better: it goes,
 WAIT = 20.0  # seconds of one receive
 RETRY = 5.0  # seconds until a feed that failed is asked again, or the store that was away
 
-Handle = Callable[[Notice], Awaitable[None]]
+Handle = Callable[[str, str, int, str], Awaitable[None]]
+"""Takes kind, instance, at_ms and detail of a cloud_events.Notice."""
 
 
 class Listening:
@@ -71,7 +72,7 @@ class Listening:
             log.debug("feed.ignored", id=message.id, why=heard.why)
         try:
             for notice in heard.notices:
-                await self._handle(notice)
+                await self._handle(notice.kind, notice.instance, notice.at_ms, notice.detail)
         except StoreError:
             raise
         except Exception as error:

@@ -10,7 +10,10 @@ from lifecycle.feeds import FeedError, Message
 
 WAIT_MAX = 20  # seconds of one long poll: SQS's own bound
 BATCH = 10  # messages of one call: SQS's own bound, received and deleted
-HIDDEN = 30  # seconds a received message stays hidden: its notices take milliseconds to write down
+HIDDEN = (
+    10  # seconds a received message stays hidden: its notices take milliseconds to write down, and
+)
+# one that whoever received it took to the grave must come again well within a spot notice's 120 s
 
 
 class SqsFeed:

@@ -59,10 +59,10 @@ class Heard:
         self.notices: list[Notice] = []
         self.failing: Exception | None = None
 
-    async def __call__(self, notice: Notice) -> None:
+    async def __call__(self, kind: str, instance: str, at_ms: int, detail: str) -> None:
         if self.failing is not None:
             raise self.failing
-        self.notices.append(notice)
+        self.notices.append(Notice(Kind(kind), instance, at_ms, detail))
 
 
 async def test_what_was_handled_is_done_and_the_rest_is_let_go() -> None:

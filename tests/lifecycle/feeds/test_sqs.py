@@ -87,7 +87,7 @@ async def test_one_poll_is_long_and_takes_ten_at_most(queue: Queue, aws: Any) ->
     await queue.feed.receive(0)
     asked = [call.params for call in aws.calls if call.action == "ReceiveMessage"]
     assert [(p["WaitTimeSeconds"], p["MaxNumberOfMessages"]) for p in asked] == [(20, 10), (0, 10)]
-    assert all(p["VisibilityTimeout"] == 30 for p in asked)
+    assert all(p["VisibilityTimeout"] == 10 for p in asked)
 
 
 async def test_an_empty_queue_answers_with_nothing(queue: Queue) -> None:
