@@ -29,6 +29,7 @@ CLONE_NEWNS = 0x00020000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
     1, 2, 4, 32, 4096, 16384, 1 << 18,
 )  # fmt: skip
+MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 MAX_PROCESSES = 4096  # of one uid: a fork bomb ends here, not with the machine
 MAX_FILES = 65536
@@ -42,7 +43,7 @@ def main(spec: dict[str, object], argv: list[str]) -> NoReturn:
         libc = ctypes.CDLL(None, use_errno=True)
         os.umask(0o022)
         if steps:
-            enter_namespace(libc, steps)
+            enter_namespace(libc, steps, str(spec["cwd"]))
         os.umask(0o077)
         limit(resource.RLIMIT_CORE, 0)
         limit(resource.RLIMIT_NOFILE, MAX_FILES, final=False)
@@ -63,10 +64,12 @@ def main(spec: dict[str, object], argv: list[str]) -> NoReturn:
         fail(126, f"cannot run {argv[0]}: {error.strerror}")
 
 
-def enter_namespace(libc: ctypes.CDLL, steps: list[list[object]]) -> None:
+def enter_namespace(libc: ctypes.CDLL, steps: list[list[object]], cwd: str) -> None:
     """Apply the steps where nobody else sees them."""
     check(libc.unshare(CLONE_NEWNS), "unshare")
     mount(libc, None, "/", None, MS_REC | MS_PRIVATE)
+    for volume in others_volumes(cwd):
+        check(libc.umount2(os.fsencode(volume), MNT_DETACH), f"umount of {volume}")
     # What is bound back may lie under what gets covered: hold on to all of it first.
     held = {str(s[1]): os.open(str(s[1]), os.O_PATH) for s in steps if s[0] == "bind"}
     for step in steps:
@@ -78,6 +81,15 @@ def enter_namespace(libc: ctypes.CDLL, steps: list[list[object]]) -> None:
         mount(libc, source, target, None, MS_BIND | MS_REC)
         if read_only:
             mount(libc, None, target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV)
+
+
+def others_volumes(cwd: str) -> list[str]:
+    """Volumes of the machine's other workspaces: held in this view, they could not be detached."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        points = [os.fsdecode(line.split()[4].decode("unicode_escape")) for line in file]
+    ours = [point for point in points if os.path.basename(point) == "volume"]
+    beside = [p for p in ours if cwd.startswith(os.path.dirname(os.path.dirname(p)) + "/")]
+    return [point for point in beside if not cwd.startswith(point + "/")]
 
 
 def make_mount_point(source: str, target: str) -> None:

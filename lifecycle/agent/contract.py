@@ -52,6 +52,10 @@ class StartSpec:
     priority: str = "normal"
     region: str = "local"
     """Whose it is, kept beside the files: should the store lose its records, reports tell."""
+    volume: str = ""
+    """Its files are on this volume (an EBS volume's id), which is attached; "" = on the machine's disk."""
+    device: str = ""
+    """The name that the volume was attached as."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -70,7 +70,7 @@ def restore(where: WorkspaceDir, spec: StartSpec, uid: int) -> None:
 
     if spec.restore is None:
         return
-    fetched, restored = where.path / "restore.tmp", where.path / "home.restored"
+    fetched, restored = where.path / "restore.tmp", where.home.parent / "home.restored"
     owner = (uid, uid) if uid else None
     with _cleaned(where):
         try:
@@ -81,7 +81,7 @@ def restore(where: WorkspaceDir, spec: StartSpec, uid: int) -> None:
                 fetched, restored, max_bytes=spec.max_bytes, max_files=spec.max_files, owner=owner
             )
             if where.home.exists():
-                os.rename(where.home, where.path / "home.replaced")
+                os.rename(where.home, where.home.parent / "home.replaced")
             os.rename(restored, where.home)
         except SnapshotError as error:
             raise BootFailed(f"restore_{error.code}", str(error)) from error
@@ -98,7 +98,7 @@ def _cleaned(where: WorkspaceDir) -> Iterator[None]:
         (where.path / "restore.tmp").unlink(missing_ok=True)
         for name in ("home.restored", "home.replaced"):
             with contextlib.suppress(OSError):
-                tree.remove(where.path / name)
+                tree.remove(where.home.parent / name)
 
     clean()
     try:

@@ -5,11 +5,13 @@ DIR/machine.json                            written by its pool: what it was lau
 DIR/epochs.json                             newest epochs of workspaces that are not here any more
 DIR/workspaces/{id}/state.json, ide.log     the workspace's epoch and status; its IDE's output
 DIR/workspaces/{id}/home, run               its files; its sockets and temporary files
+DIR/workspaces/{id}/volume/home             its files, where it has a volume of its own
 DIR/trash/                                  being removed
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -44,6 +46,7 @@ class Saved:
     region: str = "local"
     secret: str = field(default="", repr=False)
     restore: str = ""
+    volume: str = ""
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -76,6 +79,7 @@ class WorkspaceDir:
         self.id = workspace_id
         self.path = machine / "workspaces" / workspace_id
         self.home = self.path / "home"
+        self.volume = self.path / "volume"
         self.run = self.path / "run"
         self.log = self.path / "ide.log"
         self.accounts = {
@@ -90,10 +94,16 @@ class WorkspaceDir:
         for directory in (self.path.parent.parent, self.path.parent, self.path):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
 
+    def use_volume(self, volume: str) -> None:
+        """Where home is: on that volume, or ("") on the machine's disk."""
+        self.home = (self.volume if volume else self.path) / "home"
+
     def load(self) -> Saved:
         known = {each.name for each in fields(Saved)}
         data = {name: value for name, value in read_json(self._state).items() if name in known}
-        return Saved(**data)
+        saved = Saved(**data)
+        self.use_volume(saved.volume)
+        return saved
 
     def save(self, saved: Saved) -> None:
         self.make()
@@ -126,6 +136,8 @@ class WorkspaceDir:
 
     def discard(self, trash: Path) -> None:
         """Gone at once under its name; whoever empties the trash frees the space."""
+        if os.path.ismount(self.volume):
+            raise OSError(errno.EBUSY, "its volume is still mounted", str(self.volume))
         if self.path.exists():
             trash.mkdir(mode=0o700, exist_ok=True)
             os.rename(self.path, trash / uuid.uuid4().hex)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from lifecycle.agent import copies, uids
+from lifecycle.agent import copies, uids, volume
 from lifecycle.agent.contract import Manifest, SnapshotSpec, StartSpec
 from lifecycle.agent.disk import Saved, WorkspaceDir
 from lifecycle.agent.ide import Ide, PortTaken, crash_of, launch, until_ready
@@ -120,7 +120,7 @@ class LocalWorkspace:
                 raise stale_epoch(self.where.id, spec.epoch, self.saved.epoch)
             if self.saved.status == "starting" or not self.where.home.is_dir():
                 message = f"workspace {self.where.id} is {self.saved.status} and has no whole files"
-                replaced = (self.where.path / "home.replaced").exists()
+                replaced = (self.where.home.parent / "home.replaced").exists()
                 if self.saved.status in ("stopped", "failed") and not replaced:
                     # It ended before there was anything to keep: trying again would never end.
                     raise Refused(404, "not_found", message)
@@ -129,7 +129,7 @@ class LocalWorkspace:
 
     async def recover(self) -> None:
         """After a restart of the agent: what ran under the last one is ended and said to have failed."""
-        if self.saved.status in OCCUPYING:
+        if self.saved.status in OCCUPYING or self.saved.volume:
             await self._end(0)
         if self.saved.uid and self._setup.isolation.own:
             await asyncio.to_thread(self._take_uid)
@@ -168,6 +168,10 @@ class LocalWorkspace:
             await self._end(OLD_GRACE)
             self._setup.isolation.check()
             await _unbroken(self._take_uid)
+            self._save(volume=spec.volume)
+            self.where.use_volume(spec.volume)
+            if spec.volume:
+                await _unbroken(volume.mount, self.where, spec.volume, spec.device)
             if spec.restore:
                 self._show(step="restore")
                 await _unbroken(copies.restore, self.where, spec, self.saved.uid)
@@ -184,9 +188,7 @@ class LocalWorkspace:
         for left in reversed(range(PORTS_TRIED)):
             setup, uid = self._setup, self.saved.uid
             self._show(step="ide")
-            ide = await launch(
-                spec, self.where, uid, setup.isolation, setup.machine_id, setup.host
-            )
+            ide = await launch(spec, self.where, uid, setup.isolation, setup.machine_id, setup.host)
             self._ide = ide
             self._save(pid=ide.process.pid, started=ide.started)
             try:
@@ -202,6 +204,8 @@ class LocalWorkspace:
         if self._ide is not None:
             await self._ide.process.wait()
             self._ide = None
+        if self.saved.volume:
+            await _unbroken(volume.unmount, self.where)
 
     def _fail(self, code: str, message: str) -> None:
         log.warning("%s/%d failed: %s: %s", self.where.id, self.saved.epoch, code, message)
