@@ -15,6 +15,7 @@ from lifecycle.pools.bootstrap import Bootstrap
 from lifecycle.pools.ec2 import Ec2Pool
 from lifecycle.pools.ec2_launch import Ec2Config
 from lifecycle.pools.local import LocalPool
+from tests.aws.ecs import Cluster
 
 ONE, TWO = Launch("m-1", "token-1", 2), Launch("m-2", "token-2", 1)
 
@@ -38,8 +39,16 @@ async def ec2(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
     await clients.close()
 
 
+@asynccontextmanager
+async def ecs(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
+    cluster = Cluster(request.getfixturevalue("aws"))
+    yield cluster.pool()
+    await cluster.clients.close()
+
+
 POOLS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Pool]]] = {
     "ec2": ec2,
+    "ecs": ecs,
     "local": local,
 }
 
