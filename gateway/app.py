@@ -290,6 +290,7 @@ class Application:
             enter=self._entrance.enter,
             snapshot=self._snapshot,
             purge=self._purge,
+            joining=self._joining,
             metrics=self._metrics.render,
             openapi=document(api.operations(), __version__, cookie),
             idle_timeout=settings.idle_timeout,

@@ -16,6 +16,7 @@ from gateway.api.operation import CHANGING, Operation
 _REF = "#/components/schemas/{model}"
 _SECURITY: dict[str, list[dict[str, list[str]]]] = {
     "public": [],
+    "machine": [{"machineToken": []}],
     "person": [{"apiKey": []}, {"homeCookie": []}],
     "admin": [{"apiKey": []}],
 }
@@ -52,6 +53,7 @@ def document(operations: Iterable[Operation], version: str, cookie: str) -> dict
             "schemas": _schemas(rows),
             "securitySchemes": {
                 "apiKey": {"type": "http", "scheme": "bearer"},
+                "machineToken": {"type": "http", "scheme": "bearer"},
                 "homeCookie": {"type": "apiKey", "in": "cookie", "name": cookie},
             },
         },

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.api import answers as a
 from gateway.api import bodies as b
-from gateway.api import events, fleet, health
+from gateway.api import events, fleet, health, joining
 from gateway.api import workspaces as w
 from gateway.api.operation import Endpoint, Operation, UnknownPath
 from gateway.api.parts import Entry, Parts
@@ -59,6 +59,10 @@ def operations() -> tuple[Operation, ...]:
            b.Update, errors=(404, 409)),
         of("GET", "/api/machines", fleet.machines, "Machines", "admin", {200: a.MachineAnswer},
            many=True),
+        of("POST", "/api/machines/join", joining.join, "A machine joins with its launch's code",
+           "public", {200: a.JoinAnswer}, b.Join, errors=(401, 404, 409, 503)),
+        of("POST", "/api/machines/{id}/report", joining.report, "A machine says that it is there",
+           "machine", {200: a.Empty}, b.MachineReport, errors=(404,)),
         of("GET", "/api/pool", fleet.pool, "The scaler's last decision with its inputs", "admin",
            {200: a.PoolAnswer}),
         of("GET", "/api/usage", fleet.usage, "Metered running time of a user in a month",

@@ -1,4 +1,5 @@
-"""What callers get: one model for each shape, camelCase outside. Never a secret, a token of ours, an address."""
+"""What callers get: one model for each shape, camelCase outside. Never a secret, a token of
+ours (but the one that a machine joins for), an address."""
 
 from __future__ import annotations
 
@@ -110,6 +111,18 @@ class MachineAnswer(Answer):
     memory_total_bytes: int
     disk_free_bytes: int
     reason: str | None
+
+
+class JoinAnswer(Answer):
+    """token: the machine's own; it is told to nobody else."""
+
+    machine_id: str
+    token: str
+    slots: int
+
+
+class Empty(Answer):
+    """Done; there is nothing to say."""
 
 
 class PoolAnswer(BaseModel):

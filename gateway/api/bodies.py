@@ -6,6 +6,7 @@ declared content type is not asked for: what counts is that the bytes are JSON.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -59,6 +60,19 @@ def _priority(value: str | int) -> str | int:
     return value
 
 
+def _endpoint(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        ip = ipaddress.IPv4Address(host)
+    except ValueError:
+        raise ValueError('must be an IPv4 address and a port, such as "10.0.0.7:7070"') from None
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("must end in a port from 1 to 65535")
+    if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+        raise ValueError("must be an address that a machine can have")
+    return f"{ip}:{int(port)}"
+
+
 UserId = Annotated[
     str,
     Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@+|:=-]*$"),
@@ -110,6 +124,37 @@ class Enter(Body):
     """next: the path to land on."""
 
     next: Annotated[str, Field(max_length=2048), AfterValidator(_local_path)] = "/"
+
+
+Endpoint = Annotated[str, Field(max_length=21), AfterValidator(_endpoint)]
+Instance = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
+
+
+class Join(Body):
+    """index: which machine of the launch. nonce: the agent's own secret, the same with every try.
+    address: where its agent listens. instance: what its cloud calls it."""
+
+    code: Annotated[str, Field(max_length=64)]
+    index: Annotated[int, Field(ge=0, lt=100_000)] = 0
+    nonce: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")]
+    address: Endpoint
+    instance: Instance = ""
+
+
+class Notice(Body):
+    """What its cloud told the machine. at: when it is taken away."""
+
+    kind: Literal["spot", "rebalance"]
+    at: Annotated[int, Field(ge=0, lt=10**14)]
+
+
+class MachineReport(Body):
+    """report: the agent's figures, as its own /status tells them."""
+
+    address: Endpoint
+    instance: Instance = ""
+    report: dict[str, Any]
+    notice: Notice | None = None
 
 
 class Query(BaseModel):

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 NEVER_CACHED = {"Cache-Control": "no-store"}
+_OPEN = ("public", "machine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,14 @@ Handler = Callable[[Call], Awaitable[Reply | Response]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """answers: status → the shape of the answer; many: it is a list of that shape."""
+    """answers: status → the shape of the answer; many: it is a list of that shape. access "machine":
+    the handler looks at the machine's token."""
 
     method: str
     path: str
     handler: Handler
     summary: str
-    access: Literal["public", "person", "admin"]
+    access: Literal["public", "machine", "person", "admin"]
     answers: Mapping[int, type[BaseModel] | None]
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
@@ -88,7 +90,7 @@ class Endpoint:
 
     async def _answer(self, request: Request) -> Response:
         operation = self._operation(request.method)
-        principal = self._parts.identify(request) if operation.access != "public" else Nobody()
+        principal = self._parts.identify(request) if operation.access not in _OPEN else Nobody()
         _admit(operation, principal)
         if operation.method in CHANGING and not self._parts.origin_allowed(
             request, principal.by_cookie
@@ -118,7 +120,7 @@ class UnknownPath:
 
 
 def _admit(operation: Operation, principal: Principal) -> None:
-    if operation.access == "public":
+    if operation.access in _OPEN:
         return
     if isinstance(principal, Nobody):
         message = "say who you are: Authorization: Bearer KEY (DATA_DIR/api-key), or enter first"

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from starlette.requests import Request
 
 from gateway.auth import Admin, Nobody, Person
-from lifecycle.agent.contract import Manifest
+from lifecycle.agent.contract import Manifest, Report
+from lifecycle.joining import Joining
 from lifecycle.model import Event, Machine, Workspace
 from lifecycle.stores import WorkspaceStore
 
@@ -22,6 +23,22 @@ Principal = Admin | Person | Nobody
 class Fleet(Protocol):
     async def machines(self) -> list[Machine]:
         """Every machine that is not terminated."""
+
+    async def machine(self, machine_id: str) -> Machine | None: ...
+
+    async def join(
+        self, machine_id: str, nonce: str, address: str, instance: str
+    ) -> Literal["ok", "used", "gone"]:
+        """An agent comes with the code of its launch."""
+
+    async def heard(self, machine_id: str, address: str) -> bool:
+        """An agent says where it is; False when no record names the machine."""
+
+    async def report(self, report: Report) -> None:
+        """An agent's figures."""
+
+    async def observe(self, machine_id: str, instance: str, zone: str) -> None:
+        """What its cloud calls it, and its place; "" is no news."""
 
     async def pool_decision(self) -> Mapping[str, Any]:
         """The scaler's last decision with its inputs; empty before the first."""
@@ -51,6 +68,10 @@ class Entry:
     expires_at_ms: int
 
 
+async def _unnoticed(machine_id: str, kind: str, at_ms: int) -> None:
+    """Nobody listens to notices."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     store: WorkspaceStore
@@ -76,8 +97,12 @@ class Parts:
     """Snapshot now. Raises SnapshotError, Conflict."""
     purge: Callable[[str], Awaitable[None]]
     """Forget a terminated workspace: its snapshots first, then its record. Raises Conflict, SnapshotError."""
+    joining: Joining
+    """Machines' credentials."""
     metrics: Callable[[], bytes]
     openapi: Mapping[str, Any]
+    noticed: Callable[[str, str, int], Awaitable[None]] = _unnoticed
+    """A machine's cloud told it ("spot", "rebalance") that it will be taken away, at that time."""
     idle_timeout: float = 3600
     retention: float = 86400
     metrics_token: str = ""

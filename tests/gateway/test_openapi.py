@@ -56,6 +56,7 @@ def test_the_contract_is_there() -> None:
         POST /api/workspaces/{id}/snapshot · POST /api/workspaces/{id}/heartbeat · POST /heartbeat
         POST /workspace/update · POST /api/workspaces/{id}/enter
         GET /api/workspaces/{id}/activity · GET /api/machines · GET /api/pool · GET /api/usage
+        POST /api/machines/join · POST /api/machines/{id}/report
         GET /api/events · GET /api/me · GET /api/openapi.json · GET /healthz · GET /readyz
         GET /metrics
     """
@@ -76,7 +77,8 @@ def test_operations_have_names_of_their_own_and_say_what_they_do() -> None:
 @pytest.mark.parametrize(("path", "method", "described"), CALLS)
 def test_what_can_be_refused_is_said(path: str, method: str, described: dict[str, Any]) -> None:
     answers, public = set(described["responses"]), described["security"] == []
-    assert public == (path in ("/api/openapi.json", "/healthz", "/readyz", "/metrics"))
+    open_to_all = ("/api/openapi.json", "/healthz", "/readyz", "/metrics", "/api/machines/join")
+    assert public == (path in open_to_all)
     if not public:
         assert {"400", "401", "503"} <= answers
     if "{id}" in path:
@@ -100,7 +102,8 @@ def test_what_is_sent_and_answered_is_spelt_in_camel_case() -> None:
 
 def test_bodies_take_no_other_fields() -> None:
     sent = {name for _, _, described in CALLS for name in refs(described.get("requestBody", {}))}
-    assert {"Create", "Extend", "Enter", "Heartbeat", "Update", "Nothing"} == sent
+    from_people = {"Create", "Extend", "Enter", "Heartbeat", "Update", "Nothing"}
+    assert from_people | {"Join", "MachineReport"} == sent
     for name in sent:
         assert SCHEMAS[name]["additionalProperties"] is False
     user = SCHEMAS["Create"]["properties"]["userId"]["anyOf"][0]
@@ -109,7 +112,7 @@ def test_bodies_take_no_other_fields() -> None:
 
 def test_no_answer_has_room_for_a_secret() -> None:
     shown = {name for _, _, described in CALLS for name in refs(described["responses"])}
-    for name in shown - {"EntryAnswer"}:
+    for name in shown - {"EntryAnswer", "JoinAnswer"}:
         assert not {"secret", "token", "address"} & set(SCHEMAS[name].get("properties", {}))
 
 

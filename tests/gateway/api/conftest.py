@@ -26,10 +26,12 @@ from gateway import api, auth, openapi
 from gateway.api.idempotency import RedisIdempotencyKeys
 from gateway.metrics import Metrics
 from lifecycle.agent.contract import Manifest
+from lifecycle.joining import Joining
 from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.stores.redis import RedisStore
 
 KEYS = auth.Keys(signing_key="signing-key", api_key="api-key")
+JOINING = Joining(KEYS.signing_key)
 ORIGIN = "http://localhost:8000"
 _W = WorkspaceStatus
 WAY = {
@@ -100,6 +102,7 @@ class World:
     health: Any = field(default_factory=fakes.FakeHealth)
     metrics: Metrics = field(default_factory=Metrics)
     purged: list[str] = field(default_factory=list)
+    notices: list[tuple[str, str, int]] = field(default_factory=list)
     fails: Exception | None = None
     """What snapshot and purge raise."""
     url: str = ""
@@ -121,8 +124,10 @@ class World:
             enter=self._enter,
             snapshot=self._snapshot,
             purge=self._purge,
+            joining=JOINING,
             metrics=self.metrics.render,
             openapi=DOCUMENT,
+            noticed=self._noticed,
         )
 
     async def bring(
@@ -169,6 +174,9 @@ class World:
     async def _enter(self, workspace: Workspace, next: str) -> api.Entry:
         url = f"http://{workspace.id}.localhost:8000/_gateway/enter?code=c&next={next}"
         return api.Entry(url, "igw_token", 5000)
+
+    async def _noticed(self, machine_id: str, kind: str, at_ms: int) -> None:
+        self.notices.append((machine_id, kind, at_ms))
 
     async def _snapshot(self, workspace_id: str) -> Manifest:
         if self.fails:

@@ -11,10 +11,10 @@ from gateway import api, auth
 from lifecycle.model import WorkspaceStatus as W
 
 OPERATIONS = api.operations()
-CLOSED = [row for row in OPERATIONS if row.access != "public"]
+CLOSED = [row for row in OPERATIONS if row.access in ("person", "admin")]
 ADMINS = [row for row in OPERATIONS if row.access == "admin"]
 CHANGING = [row for row in OPERATIONS if row.method != "GET"]
-ABOUT_ONE = [row for row in OPERATIONS if "{id}" in row.path]
+ABOUT_ONE = [row for row in OPERATIONS if row.path.startswith("/api/workspaces/{id}")]
 UNKNOWN = "ws-aaaaaaaaaa"
 
 
