@@ -11,11 +11,14 @@ import pytest
 from lifecycle.aws import Clients
 from lifecycle.joining import Joining
 from lifecycle.pools import Launch, Observed, Pool, PoolError
+from lifecycle.pools.asg import AsgConfig, AsgPool
 from lifecycle.pools.bootstrap import Bootstrap
 from lifecycle.pools.ec2 import Ec2Pool
 from lifecycle.pools.ec2_launch import Ec2Config
+from lifecycle.pools.eks import EksConfig, EksPool
 from lifecycle.pools.local import LocalPool
 from tests.aws.ecs import Cluster
+from tests.aws.groups import CLUSTER, GROUP, NODES, make_group, make_node_group
 
 ONE, TWO = Launch("m-1", "token-1", 2), Launch("m-2", "token-2", 1)
 
@@ -40,6 +43,24 @@ async def ec2(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
+async def asg(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
+    make_group(request.getfixturevalue("aws"))
+    clients = Clients()
+    bootstrap = Bootstrap("https://ide.example.com", 7070, Joining("the gateways' key").code)
+    yield AsgPool(AsgConfig("blue", 2, GROUP), bootstrap, clients)
+    await clients.close()
+
+
+@asynccontextmanager
+async def eks(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
+    make_node_group(request.getfixturevalue("aws"))
+    clients = Clients()
+    bootstrap = Bootstrap("https://ide.example.com", 7070, Joining("the gateways' key").code)
+    yield EksPool(EksConfig("blue", 2, CLUSTER, NODES), bootstrap, clients)
+    await clients.close()
+
+
+@asynccontextmanager
 async def ecs(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
     cluster = Cluster(request.getfixturevalue("aws"))
     yield cluster.pool()
@@ -47,8 +68,10 @@ async def ecs(request: pytest.FixtureRequest) -> AsyncIterator[Pool]:
 
 
 POOLS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Pool]]] = {
+    "asg": asg,
     "ec2": ec2,
     "ecs": ecs,
+    "eks": eks,
     "local": local,
 }
 
