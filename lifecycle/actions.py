@@ -158,6 +158,7 @@ class Actions:
             priority=workspace.priority,
             region=workspace.region,
         )
+        await self._store.secure(workspace)
         try:
             await self._agents.start(machine, workspace.id, spec)
         except AgentUnreachable as error:
@@ -293,6 +294,7 @@ class Actions:
     async def _remove(self, machine: Machine | None, workspace: Workspace) -> None:
         if machine is None:
             return
+        await self._store.secure(workspace)
         try:
             await self._agents.remove(machine, workspace.id, workspace.epoch)
         except (AgentUnreachable, AgentRefused) as error:
