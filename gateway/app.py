@@ -1,4 +1,5 @@
-"""The composition root: the one place that names concrete parts and puts them together."""
+"""The composition root: names the parts that face people and puts them together with the lifecycle's
+(assembly.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import psutil
 import structlog
-from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
@@ -20,13 +20,14 @@ from starlette.types import ASGIApp
 from gateway import __version__, api, auth, closing, pages, visits
 from gateway.api.idempotency import RedisIdempotencyKeys
 from gateway.api.parts import Parts
+from gateway.assembly import Manager, target_group
 from gateway.entrance import Entrance
 from gateway.entry import Codes
 from gateway.front import Front, not_found
 from gateway.gauges import INTERVAL, Gauges
 from gateway.heartbeats import Heartbeats
 from gateway.hosts import PublicUrl, WorkspaceHost, origin_of
-from gateway.inquiry import Inquiry
+from gateway.inquiry import MACHINE_LEAD, Inquiry
 from gateway.metrics import Metrics
 from gateway.openapi import document
 from gateway.progress import Progress
@@ -35,22 +36,11 @@ from gateway.routes import Routes
 from gateway.settings import Settings
 from gateway.shared import put_back
 from gateway.workspace import WorkspaceApp
-from lifecycle.actions import Actions, NotNow, Plan
+from lifecycle.actions import NotNow
 from lifecycle.agent.contract import Manifest
-from lifecycle.agents import Agents
-from lifecycle.joining import Joining
-from lifecycle.lease import Lease
-from lifecycle.loops import Loops
 from lifecycle.model import Event, MachineStatus, WorkspaceStatus
-from lifecycle.news import News
-from lifecycle.pools.local import LocalPool
-from lifecycle.snapshots.registry import open_target
 from lifecycle.stores import Conflict, StoreError
-from lifecycle.stores.connection import connect
-from lifecycle.stores.fleet import RedisFleet
-from lifecycle.stores.redis import RedisStore
-from lifecycle.stores.signals import RedisSignals
-from lifecycle.ticks import Times, every
+from lifecycle.ticks import every
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +48,7 @@ Report = Callable[[str, str, str], None]
 
 REDIS_AWAY_MAX = 10.0  # seconds without a flush after which this gateway asks for no more traffic
 LEAVE_WITHIN = 5.0  # seconds an absent Redis may hold up our end; machines then go on
+REGISTER = 10.0  # seconds between two looks whether the load balancer knows us
 PUT_BACK = 10.0  # seconds until a Redis that lost its data holds again what gateways share
 _W = WorkspaceStatus
 _M = MachineStatus
@@ -75,16 +66,12 @@ class Application:
         self._settings, self._keys, self._report = settings, keys, report
         self._public = PublicUrl.parse(settings.public_url)
         self.gateway = f"{_label(socket.gethostname())}.{os.getpid()}.{secrets.token_hex(2)}"
-        self._redis: Redis = connect(redis_url)
-        self._store = RedisStore(
-            self._redis,
-            max_workspaces_per_user=settings.max_workspaces_per_user,
-            max_queue=settings.max_queue,
-        )
-        self._joining = Joining(keys.signing_key)
-        self._fleet = RedisFleet(self._redis, self._joining.token)
-        self._signals = RedisSignals(self._redis)
-        self._news = News(self._signals)
+        manager = Manager(settings, redis_url, keys.signing_key, self.gateway)
+        self._manager, self._pool = manager, manager.pool
+        self._redis, self._store, self._fleet = manager.redis, manager.store, manager.fleet
+        self._signals, self._news, self._agents = manager.signals, manager.news, manager.agents
+        self._actions, self._lease = manager.actions, manager.lease
+        self._balancer = target_group(settings, manager.clients)
         self._codes = Codes(self._redis)
         self._entrance = Entrance(
             self._codes,
@@ -94,21 +81,10 @@ class Application:
             code_ttl=settings.code_ttl,
         )
         self._metrics = Metrics(__version__)
-        self._agents = Agents()
-        self._inquiry = Inquiry(self._store, self._fleet, self._agents)
-        self._pool = LocalPool(
-            settings.data_dir,
-            workspace_user=settings.workspace_user,
-            stop_grace=settings.stop_grace,
-        )
-        self._actions = Actions(
-            self._store, self._fleet, self._agents, _plan(settings), open_target
-        )
-        self._loops = Loops(
-            self._store, self._fleet, self._signals, self._news, self._pool, self._agents,
-            self._actions, _times(settings), self._joining.token,
+        self._inquiry = Inquiry(
+            self._store, self._fleet, self._agents, self._signals.last_notice,
+            settings.launch_timeout / 4 if settings.pool != "local" else MACHINE_LEAD,
         )  # fmt: skip
-        self._lease = Lease(self._signals, self.gateway, settings.lease_ttl)
         self._heartbeats = Heartbeats(
             self.gateway,
             self._signals,
@@ -117,9 +93,7 @@ class Application:
             max_sessions=settings.max_sessions,
             max_sessions_per_user=settings.max_sessions_per_user,
         )
-        self._gauges = Gauges(
-            self._metrics, self._store, self._fleet, lambda: self._lease.token > 0
-        )
+        self._gauges = Gauges(self._metrics, self._store, self._fleet, manager.leads)
         self._routes = Routes(self._store)
         self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,7 +105,9 @@ class Application:
     # Life
 
     async def start(self) -> None:
-        """Listen to the news, take heartbeats, stand by for the loops; tell what there is."""
+        """Listen to the news, take heartbeats, stand by for the loops; tell what there is. Raises
+        ConfigurationError when a part is set up wrongly."""
+        await self._manager.open()
         for listener in (
             self._routes.on_event,
             self._heartbeats.on_event,
@@ -147,7 +123,9 @@ class Application:
         self._spawn(every(INTERVAL, self._gauges.refresh))
         self._spawn(every(PUT_BACK, self._put_back))
         if self._settings.lifecycle == "on":
-            self._spawn(self._lease.run(self._loops.lead))
+            self._spawn(self._manager.run())
+        if self._balancer is not None:
+            self._spawn(every(REGISTER, self._register))
         self._report("✓", "Pool", await self._pool_line())
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -156,7 +134,15 @@ class Application:
         task.add_done_callback(self._tasks.discard)
 
     async def _put_back(self) -> None:
-        await put_back(self._redis, self._keys.signing_key, self._settings.data_dir)
+        local = self._settings.pool == "local"
+        directory = self._settings.data_dir if local else None
+        await put_back(self._redis, self._keys.signing_key, directory)
+
+    async def _register(self) -> None:
+        """With the load balancer, as soon as we can be of use, and again should it have lost us."""
+        ready, _ = await self.ready()
+        if ready and self._balancer is not None:
+            await self._balancer.register()
 
     async def _pool_line(self) -> str:
         machines = await self._fleet.machines()
@@ -173,8 +159,11 @@ class Application:
         return await self._entrance.home_url(_owner())
 
     async def drain(self) -> None:
-        """Say 503 at /readyz from now on; everything else goes on."""
+        """Say 503 at /readyz from now on; everything else goes on. A load balancer that we registered
+        with is told, and has its deregistration delay."""
         self._draining = True
+        if self._balancer is not None:
+            await self._balancer.leave()
 
     async def stop(self, stop_machines: bool) -> None:
         """Give the lease back and stop. With stop_machines, and as the last gateway on this Redis,
@@ -190,7 +179,9 @@ class Application:
                 await self._heartbeats.flush()
                 others = await self._signals.leave(self.gateway)
             last = all(_was_killed(other, self.gateway) for other in others)
-            if last and stop_machines and self._settings.lifecycle == "on":
+            # Machines elsewhere go on: the next gateway finds them, with the people's work on them.
+            mine = self._settings.pool == "local" and self._settings.lifecycle == "on"
+            if last and stop_machines and mine:
                 await self._stop_everything()
             else:
                 await self._pool.close(stop_machines=False)
@@ -198,8 +189,7 @@ class Application:
             log.warning("stop.machines_left", why=str(error) or "Redis did not answer")
             await self._pool.close(stop_machines=False)
         await self._proxy.close()
-        await self._agents.close()
-        await self._redis.aclose()
+        await self._manager.close()
 
     async def _stop_everything(self) -> None:
         """Ask, stop, note: a start in the middle finds records that say what is true."""
@@ -250,7 +240,9 @@ class Application:
 
     def _workspace_app(self) -> WorkspaceApp:
         store, entrance = self._store, self._entrance
-        progress = Progress(store, self._news, self._inquiry.place, self._inquiry.ide_log)
+        progress = Progress(
+            store, self._news, self._inquiry.place, self._inquiry.ide_log, self._inquiry.notice
+        )
         enter = visits.workspace_enter(self._codes.redeem, entrance.workspace_cookie, entrance.home)
         return WorkspaceApp(
             routes=self._routes,
@@ -290,7 +282,8 @@ class Application:
             enter=self._entrance.enter,
             snapshot=self._snapshot,
             purge=self._purge,
-            joining=self._joining,
+            joining=self._manager.joining,
+            noticed=self._manager.noticed,
             metrics=self._metrics.render,
             openapi=document(api.operations(), __version__, cookie),
             idle_timeout=settings.idle_timeout,
@@ -320,25 +313,6 @@ class Application:
         if workspace is None:
             raise Conflict(f"there is no workspace {workspace_id}")
         await self._actions.purge(workspace)
-
-
-def _plan(settings: Settings) -> Plan:
-    return Plan(
-        command=settings.workspace_command,
-        ready_path=settings.workspace_ready_path,
-        upstream_header=settings.workspace_upstream_header,
-        boot_timeout=settings.boot_timeout,
-        stop_grace=settings.stop_grace,
-        snapshots=settings.snapshots,
-        snapshots_kept=settings.snapshots_kept,
-        max_bytes=settings.snapshot_max_bytes,
-        max_files=settings.snapshot_max_files,
-    )
-
-
-def _times(settings: Settings) -> Times:
-    names = Times.__dataclass_fields__
-    return Times(**{name: getattr(settings, name) for name in names})
 
 
 def _owner() -> str:

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -30,6 +31,9 @@ from gateway.workers import supervise
 
 log = structlog.get_logger(__name__)
 
+LAUNCH_TIMEOUT_ELSEWHERE = 300.0
+"""Seconds: an instance takes a minute or two to come up and join, and lists may be behind by as much."""
+
 
 def serve(loaded: Loaded) -> int:
     """Run until told to stop; the exit code. Raises Exit."""
@@ -43,7 +47,9 @@ def serve(loaded: Loaded) -> int:
         sock, loaded = _take_ground(loaded, stack)
         data_dir = loaded.settings.data_dir
         redis_url, look_after = _redis(loaded, stack)
-        directory = shared_directory(redis_url, data_dir, embedded=look_after is not None)
+        directory = data_dir.absolute()
+        if loaded.settings.pool == "local":
+            directory = shared_directory(redis_url, data_dir, embedded=look_after is not None)
         if directory != data_dir.absolute():
             say(f"          machines: in {directory}, as for every gateway on this Redis")
         boot = Boot(
@@ -110,9 +116,16 @@ def _settled(loaded: Loaded, directory: Path) -> Settings:
     """With paths that stay right in other processes, whatever their working directory; data_dir is where
     the machines are."""
     settings = loaded.settings
-    given = is_set(loaded.sources["snapshots"])
-    snapshots = Path(settings.snapshots).absolute() if given else directory / "snapshots"
-    return settings.model_copy(update={"data_dir": directory, "snapshots": str(snapshots)})
+    changes: dict[str, Any] = {"data_dir": directory}
+    if not is_set(loaded.sources["snapshots"]):
+        changes["snapshots"] = str(directory / "snapshots")
+    elif "://" not in settings.snapshots:
+        changes["snapshots"] = str(Path(settings.snapshots).absolute())
+    if settings.pool != "local" and not is_set(loaded.sources["launch_timeout"]):
+        changes["launch_timeout"] = LAUNCH_TIMEOUT_ELSEWHERE
+    if settings.aws_region:
+        os.environ["AWS_REGION"] = settings.aws_region  # for every client, wherever it is made
+    return settings.model_copy(update=changes)
 
 
 def _withdraw(url_file: Path, url: str) -> None:

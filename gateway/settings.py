@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from lifecycle.snapshots.registry import S3_FORM, s3_parts
+
 JUPYTERLAB_COMMAND = (
     "JUPYTER_TOKEN={secret} jupyter-lab --no-browser --allow-root --ServerApp.ip={host}"
     " --ServerApp.port={port} --ServerApp.port_retries=0 --ServerApp.base_url={base_url}"
@@ -215,6 +217,27 @@ class Settings(BaseModel):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return value
 
+    @field_validator("store")
+    @classmethod
+    def _store(cls, value: str) -> str:
+        if value == "redis" or re.fullmatch(r"dynamodb:[A-Za-z0-9_.-]{3,255}", value):
+            return value
+        if value.startswith(("postgresql://", "postgres://")):
+            return value
+        raise ValueError("must be redis, dynamodb:TABLE or postgresql://USER@HOST/DATABASE")
+
+    @field_validator("join_url")
+    @classmethod
+    def _join_url(cls, value: str) -> str:
+        return value and origin(value)
+
+    @field_validator("fleet")
+    @classmethod
+    def _fleet(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,35}", value):
+            raise ValueError("must be up to 36 letters, digits and . _ -: it becomes a tag's value")
+        return value
+
     @field_validator("api_key", "metrics_token")
     @classmethod
     def _credential(cls, value: str) -> str:
@@ -252,8 +275,10 @@ class Settings(BaseModel):
     @field_validator("snapshots")
     @classmethod
     def _snapshots(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError("must be a directory; object stores are not supported yet")
+        if value.startswith("s3://"):
+            s3_parts(value)
+        elif "://" in value:
+            raise ValueError(f"must be a directory, or {S3_FORM}")
         return value
 
 
@@ -296,4 +321,42 @@ def contradictions(settings: Settings) -> list[str]:
             f"--warm-slots {settings.warm_slots} can never be free: --max-machines"
             f" {settings.max_machines} with --slots {settings.slots} each is less"
         )
+    return found + _elsewhere(settings) if settings.pool != "local" else found + _here(settings)
+
+
+def _here(settings: Settings) -> list[str]:
+    if settings.workspace_disk == "ebs":
+        return ["--workspace-disk ebs needs machines of EC2: --pool ec2 or asg"]
+    return []
+
+
+def _elsewhere(settings: Settings) -> list[str]:
+    """What machines on other hosts need."""
+    pool, found = settings.pool, []
+    for name in _NEEDS[pool]:
+        if not getattr(settings, name):
+            found.append(f"--pool {pool} needs --{name.replace('_', '-')}")
+    if pool == "ec2" and not (settings.launch_template or settings.machine_image):
+        found.append("--pool ec2 needs --launch-template, or --machine-image and --instance-types")
+    if settings.workspace_disk == "ebs" and pool in ("ecs", "eks"):
+        found.append(f"--workspace-disk ebs does not go with --pool {pool}: use ec2 or asg")
+    if settings.workspace_disk == "machine" and not settings.snapshots.startswith("s3://"):
+        found.append(
+            f"--pool {pool} needs --snapshots s3://BUCKET/PREFIX: machines on other hosts cannot"
+            " reach a directory here"
+        )
+    home = urlsplit(settings.public_url).hostname or settings.domain
+    if not settings.join_url and home in ("localhost", "127.0.0.1"):
+        found.append(
+            f"--pool {pool} needs --join-url: machines on other hosts cannot reach {home}; give the"
+            " address of this gateway, or of its load balancer, as they see it"
+        )
     return found
+
+
+_NEEDS = {
+    "ec2": (),
+    "ecs": ("ecs_cluster", "ecs_task_definition", "subnets"),
+    "asg": ("asg",),
+    "eks": ("eks_cluster", "eks_node_group"),
+}

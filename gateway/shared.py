@@ -49,9 +49,12 @@ def shared_directory(redis_url: str, data_dir: Path, *, embedded: bool) -> Path:
     )
 
 
-async def put_back(client: Redis, signing_key: str, directory: Path) -> None:
-    """After Redis has lost its data: who starts next is to share both with those that run."""
+async def put_back(client: Redis, signing_key: str, directory: Path | None) -> None:
+    """After Redis has lost its data: who starts next is to share both with those that run. directory:
+    None when the machines are not on this host."""
     await asked(client.set(SIGNING_KEY, signing_key, nx=True))
+    if directory is None:
+        return
     await asked(client.set(POOL_DIRECTORY, f"{_id_in(directory)} {directory}", nx=True))
 
 

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 class Lease:
     def __init__(self, signals: RedisSignals, holder: str, ttl: float) -> None:
         """ttl: seconds the lease outlives its holder."""
-        self._signals, self._holder, self._ttl = signals, holder, ttl
+        self._signals, self.holder, self._ttl = signals, holder, ttl
         self.token = 0
         """The fencing token while held, else 0."""
 
@@ -34,13 +34,13 @@ class Lease:
                     await self._hold(token, lead)
                     continue  # lost it: ask again at once
                 except Exception:
-                    log.exception("lease.lead_failed", holder=self._holder, fence=token)
+                    log.exception("lease.lead_failed", holder=self.holder, fence=token)
             await asyncio.sleep(self._ttl / 3)
 
     async def _hold(self, token: int, lead: Callable[[], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         self.token = token
-        log.info("lease.held", holder=self._holder, fence=token)
+        log.info("lease.held", holder=self.holder, fence=token)
         task = asyncio.ensure_future(lead())
         good_until = loop.time() + self._ttl
         try:
@@ -57,16 +57,16 @@ class Lease:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            log.info("lease.let_go", holder=self._holder, fence=token)
+            log.info("lease.let_go", holder=self.holder, fence=token)
 
     async def _take(self) -> int | None:
         """The token, 0 when somebody else holds it, None when Redis did not say."""
         try:
-            return await self._signals.take_lease(self._holder, self._ttl)
+            return await self._signals.take_lease(self.holder, self._ttl)
         except StoreError:
             return None
 
     async def give(self) -> None:
         """Give it back, so that the next holder need not wait for it to run out."""
         with contextlib.suppress(StoreError):
-            await self._signals.give_lease(self._holder)
+            await self._signals.give_lease(self.holder)

