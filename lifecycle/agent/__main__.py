@@ -1,10 +1,11 @@
 """`python -m lifecycle.agent --machine m-1 --dir DIR --slots 5`: run the agent of a machine.
 
-The token comes by the environment (IDE_GATEWAY_AGENT_TOKEN), as argv is public to all users. Once it
-listens, DIR/agent.json says where: {pid, start_time, port, boot_id}. SIGTERM, SIGINT and
+The token comes by the environment (IDE_GATEWAY_AGENT_TOKEN), as argv is public to all users. With
+`--join env` or `--join imds` instead of --machine and --slots it asks the gateway who it is (join.py),
+listens on the machine's own address and reports by itself (reporting.py). Once it listens, DIR/agent.json says where: {pid, start_time, port, boot_id}. SIGTERM, SIGINT and
 POST /shutdown stop every workspace in order and end it with exit code 0.
 
-Exit codes: 2 usage, 69 cannot listen, 75 another agent has DIR, 78 configuration.
+Exit codes: 2 usage, 69 cannot listen, 77 cannot join, 75 another agent has DIR, 78 configuration.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -27,8 +29,11 @@ import uvicorn
 from lifecycle.agent.agent import Agent
 from lifecycle.agent.app import create_app
 from lifecycle.agent.disk import write_json
+from lifecycle.agent.imds import Imds
 from lifecycle.agent.isolation import Isolation, isolation
+from lifecycle.agent.join import CannotJoin, Identity, Place, by_environment, by_imds, identify
 from lifecycle.agent.processes import started_at
+from lifecycle.agent.reporting import INTERVAL, Desk, Reporting
 from lifecycle.agent.workspace import Setup
 
 log = logging.getLogger("lifecycle.agent")
@@ -48,12 +53,12 @@ class _Server(uvicorn.Server):
 
 
 def main() -> int:
-    arguments = _arguments()
+    arguments = parse()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     token = os.environ.pop(TOKEN, "")
-    if not token:
+    if not token and not arguments.join:
         return _refuse(78, f"{TOKEN} is not set: an agent without a token would obey anybody")
     os.umask(0o077)
     _hide_memory()
@@ -64,25 +69,57 @@ def main() -> int:
     if lock is None:
         return _refuse(75, f"another agent runs in {directory}")
     with lock:
-        return _run(arguments, directory, token)
+        try:
+            return _run(arguments, directory, token)
+        except CannotJoin as error:
+            return _refuse(77, str(error))
 
 
 def _run(arguments: argparse.Namespace, directory: Path, token: str) -> int:
+    place = _place(arguments)
+    own = (arguments.advertise or place.host) if place else "127.0.0.1"
+    host = arguments.host or own
     try:
-        listener = socket.create_server((arguments.host, arguments.port), backlog=256)
+        listener = socket.create_server((host, arguments.port), backlog=256)
     except OSError as error:
-        return _refuse(69, f"cannot listen on {arguments.host}:{arguments.port}: {error.strerror}")
+        return _refuse(69, f"cannot listen on {host}:{arguments.port}: {error.strerror}")
     with listener:
+        # It listens before it joins: whoever calls at once waits instead of being turned away.
+        address = f"{own}:{listener.getsockname()[1]}"
+        who = Identity(arguments.machine, token, arguments.slots)
+        who = identify(place, directory, address) if place else who
         found = isolation(arguments.workspace_user, directory, arguments.uid_base)
-        _tell(found, arguments)
-        setup = Setup(arguments.machine, directory, arguments.slots, arguments.uid_base, found)
-        asyncio.run(_serve(setup, token, listener, arguments.stop_grace))
-    log.info("machine %s: all stopped", arguments.machine)
+        _tell(found, arguments, who.machine_id)
+        setup = Setup(who.machine_id, directory, who.slots, arguments.uid_base, found, host)
+        agent = Agent(setup)
+        reporting = _reporting(place, who, address, agent, arguments) if place else None
+        asyncio.run(_serve(agent, who.token, listener, arguments.stop_grace, reporting))
+    log.info("machine %s: all stopped", who.machine_id)
     return 0
 
 
-async def _serve(setup: Setup, token: str, listener: socket.socket, grace: float) -> None:
-    agent = Agent(setup)
+def _place(arguments: argparse.Namespace) -> Place | None:
+    if arguments.join == "env":
+        return by_environment(os.environ)
+    return by_imds(Imds()) if arguments.join == "imds" else None
+
+
+def _reporting(
+    place: Place, who: Identity, address: str, agent: Agent, arguments: argparse.Namespace
+) -> Reporting:
+    return Reporting(
+        Desk(
+            place.url, who.machine_id, who.token, address, place.instance,
+            lambda: agent.report(since=0, wait=0.0), place.imds,
+        ),
+        arguments.report_interval,
+    )  # fmt: skip
+
+
+async def _serve(
+    agent: Agent, token: str, listener: socket.socket, grace: float, reporting: Reporting | None
+) -> None:
+    setup = agent.setup
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.closing.set)
@@ -99,7 +136,9 @@ async def _serve(setup: Setup, token: str, listener: socket.socket, grace: float
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    upkeep = asyncio.create_task(_upkeep(agent))
+    upkeep = [asyncio.create_task(_upkeep(agent))]
+    if reporting is not None:
+        upkeep.append(asyncio.create_task(reporting.run()))
     announcement = setup.directory / "agent.json"
     pid = os.getpid()
     port = listener.getsockname()[1]
@@ -110,7 +149,7 @@ async def _serve(setup: Setup, token: str, listener: socket.socket, grace: float
     await asyncio.wait({closing, serving}, return_when=asyncio.FIRST_COMPLETED)
     log.info("machine %s: stopping", setup.machine_id)
     await agent.shut_down(grace)
-    for task in (closing, upkeep):
+    for task in (closing, *upkeep):
         task.cancel()
     server.should_exit = True
     await serving
@@ -152,8 +191,7 @@ def _hide_memory() -> None:
         ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0)
 
 
-def _tell(found: Isolation, arguments: argparse.Namespace) -> None:
-    machine = arguments.machine
+def _tell(found: Isolation, arguments: argparse.Namespace, machine: str) -> None:
     if found.own:
         log.info("machine %s: each workspace runs as a user of its own", machine)
     elif arguments.workspace_user == "shared":
@@ -172,17 +210,23 @@ def _refuse(code: int, message: str) -> int:
     return code
 
 
-def _arguments() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lifecycle.agent", allow_abbrev=False)
-    parser.add_argument("--machine", required=True, metavar="ID")
+    parser.add_argument("--machine", metavar="ID")
+    parser.add_argument("--join", choices=["env", "imds"], help="ask the gateway who this is")
     parser.add_argument("--dir", required=True, type=Path)
-    parser.add_argument("--slots", required=True, type=int, help="workspaces it takes")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--slots", type=int, help="workspaces it takes")
+    parser.add_argument("--host", help="listen there; 127.0.0.1, or what it joins with")
+    parser.add_argument("--advertise", metavar="ADDRESS", help="where the gateway reaches it")
     parser.add_argument("--port", default=0, type=int, help="0: a free one")
     parser.add_argument("--uid-base", default=200_000, type=int, metavar="UID")
     parser.add_argument("--workspace-user", default="auto", choices=["auto", "own", "shared"])
     parser.add_argument("--stop-grace", default=10.0, type=float, metavar="SECONDS")
-    return parser.parse_args()
+    parser.add_argument("--report-interval", default=INTERVAL, type=float, metavar="SECONDS")
+    arguments = parser.parse_args(argv)
+    if bool(arguments.join) == bool(arguments.machine and arguments.slots):
+        parser.error("say who it is by --machine and --slots, or let it --join")
+    return arguments
 
 
 if __name__ == "__main__":
