@@ -15,7 +15,7 @@ from lifecycle.pools import Launch
 from lifecycle.snapshots import SnapshotError
 from lifecycle.stores import Conflict
 from tests.lifecycle.fakes import FakeAgents
-from tests.lifecycle.world import PLAN, World
+from tests.lifecycle.world import PLAN, World, token_of
 
 W, M = WorkspaceStatus, MachineStatus
 
@@ -30,7 +30,7 @@ class Scene(World):
 
     async def add_machine(self) -> Machine:
         [machine_id] = await self.fleet.intend("fake", 2, 1, bound=9)
-        await self.pool.launch([Launch(machine_id, "token", 2)])
+        await self.pool.launch([Launch(machine_id, token_of(machine_id), 2)])
         address = self.pool.agents[machine_id].address
         await self.fleet.change(await self.machine(machine_id), M.READY, address=address)
         return await self.machine(machine_id)
