@@ -310,6 +310,24 @@ async def test_of_two_who_keep_at_once_none_is_taken_for_lost(
     assert kept.kept[one.id].status == "stopping"
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", ["get", "put"])
+async def test_a_change_that_comes_and_is_kept_meanwhile_is_no_loss(
+    store: RecordedStore, redis: Redis, kept: MemoryRecords, when: str, call: str
+) -> None:
+    one = await running(store)
+
+    async def other_is_faster(at: str, what: str) -> None:
+        if (at, what) == (when, call):
+            kept.gate = None
+            await RecordedStore(redis, kept).extend(one.id, 60)
+
+    kept.gate = other_is_faster
+    assert await store.note(one, "workspace.progress", {"step": "x"})
+    assert kept.gate is None
+    await agree(redis, kept)
+
+
 async def test_a_lost_answer_of_a_write_is_no_lost_race(
     store: RecordedStore, redis: Redis, kept: MemoryRecords
 ) -> None:
