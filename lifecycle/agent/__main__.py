@@ -28,6 +28,7 @@ import uvicorn
 
 from lifecycle.agent.agent import Agent
 from lifecycle.agent.app import create_app
+from lifecycle.agent.deadline import Prompt
 from lifecycle.agent.disk import write_json
 from lifecycle.agent.imds import Imds
 from lifecycle.agent.isolation import Isolation, isolation
@@ -127,6 +128,7 @@ async def _serve(
     server = _Server(
         uvicorn.Config(
             create_app(agent, token),
+            http=Prompt,
             ws="none",
             lifespan="off",
             log_config=None,
