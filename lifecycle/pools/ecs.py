@@ -9,35 +9,31 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lifecycle.aws import Clients, code_of, explain, failures
+from lifecycle.aws import Clients, code_of, failures
 from lifecycle.identifiers import machine_number
-from lifecycle.pools import Launch, NoCapacity, Observed, PoolError, State, Traits
+from lifecycle.pools import Launch, Observed, PoolError, Traits
 from lifecycle.pools.bootstrap import Bootstrap
+from lifecycle.pools.ecs_answers import (
+    FLEET,
+    MACHINE,
+    SLOTS,
+    is_ending,
+    is_gone,
+    observed,
+    ours,
+    raise_worst,
+    refusal,
+    translated,
+)
 
 log = logging.getLogger(__name__)
 
-FLEET, MACHINE, SLOTS = "ide-gateway:fleet", "ide-gateway:machine", "ide-gateway:slots"
-"""Tags of a task."""
-
 AT_ONCE = 10  # RunTask calls under way: Fargate takes bursts of 100, and 20 a second from then on
 BATCH = 100  # tasks that one DescribeTasks takes
-
-_STATES: Mapping[str, State] = {
-    "PROVISIONING": "launching", "PENDING": "launching", "ACTIVATING": "launching",
-    "RUNNING": "running",
-}  # fmt: skip
-_ENDING = frozenset({"DEACTIVATING", "STOPPING"})
-_NO_ROOM = re.compile(r"(?i)^(RESOURCE|AGENT)\b|capacity|limit on the number of")
-_REASONS = {
-    "MISSING": "there is no such thing",
-    "INACTIVE": "the instance is not active",
-    "ATTRIBUTE": "no instance of the cluster has what the task definition asks for",
-    "LOCATION": "no instance is in an availability zone of the subnets",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +105,15 @@ class EcsPool:
 
         missing = [launch for machine_id, launch in wanted.items() if machine_id not in there]
         outcomes = await asyncio.gather(*(run(launch) for launch in missing))
-        _raise_worst([error for error in outcomes if error])
+        raise_worst([error for error in outcomes if error])
         return []
 
     async def describe(self) -> list[Observed]:
         found: dict[str, Observed] = {}
         for machine_id, task in await self._tasks():
-            observed = self._observed(machine_id, task)
-            if observed and machine_id not in found:
-                found[machine_id] = observed
+            row = observed(machine_id, task, self._bootstrap.port)
+            if row and machine_id not in found:
+                found[machine_id] = row
         return list(found.values())
 
     async def start(self, launch: Launch) -> None:
@@ -139,7 +135,7 @@ class EcsPool:
 
     async def terminate(self, machine_id: str) -> None:
         for owner, task in await self._tasks():
-            if owner != machine_id or task["lastStatus"] in _ENDING:
+            if owner != machine_id or is_ending(task):
                 continue
             try:
                 await self._ask(
@@ -147,7 +143,7 @@ class EcsPool:
                     task=task["taskArn"], reason="ide-gateway: the machine is not needed any more",
                 )  # fmt: skip
             except PoolError as error:
-                if not _is_gone(error.__cause__):
+                if not is_gone(error.__cause__):
                     raise
 
     async def protect(self, machine_ids: Collection[str]) -> None:
@@ -164,7 +160,7 @@ class EcsPool:
         )  # fmt: skip
         refused = answer.get("failures") or []
         if refused or not answer.get("tasks"):
-            raise _refusal(launch.machine_id, refused)
+            raise refusal(launch.machine_id, refused)
 
     async def _request(self, launch: Launch) -> dict[str, Any]:
         """RunTask's parameters: the same for the same machine, whichever leader asks."""
@@ -216,7 +212,7 @@ class EcsPool:
                 "describe_tasks", f"describe the tasks of fleet {self._config.fleet}",
                 cluster=self._config.cluster, tasks=batch, include=["TAGS"],
             )  # fmt: skip
-            found += _ours(answer["tasks"], self._config.fleet)
+            found += ours(answer["tasks"], self._config.fleet)
         return sorted(found, key=lambda row: (str(row[1].get("createdAt", "")), row[1]["taskArn"]))
 
     async def _arns(self, wish: str) -> list[str]:
@@ -235,30 +231,13 @@ class EcsPool:
             arns += page["taskArns"]
         return arns
 
-    def _observed(self, machine_id: str, task: Mapping[str, Any]) -> Observed | None:
-        """None for a task that ends because it was asked to: it is as good as gone."""
-        ending = task["lastStatus"] in _ENDING or task.get("desiredStatus") == "STOPPED"
-        if ending and task.get("stopCode") == "UserInitiated":
-            return None
-        ip = _private_ip(task)
-        slots = _tags(task).get(SLOTS, "")
-        return Observed(
-            machine_id,
-            _STATES.get(task["lastStatus"], "running"),
-            address=f"{ip}:{self._bootstrap.port}" if ip else "",
-            slots=int(slots) if slots.isdecimal() else 0,
-            instance=task["taskArn"],
-            zone=task.get("availabilityZone", ""),
-            leaving=(task.get("stoppedReason") or "ECS stops the task") if ending else "",
-        )
-
     async def _ask(self, method: str, doing: str, **asked: Any) -> Any:
         try:
             return await getattr(await self._clients.get("ecs"), method)(**asked)
         except failures() as error:
             if method == "run_task" and code_of(error) == "ConflictException":
                 return {"tasks": [{}]}  # that token made a task already, if with other settings
-            raise _translated(error, doing, self._config.cluster) from error
+            raise translated(error, doing, self._config.cluster) from error
 
 
 def client_token(fleet: str, machine_id: str) -> str:
@@ -268,68 +247,3 @@ def client_token(fleet: str, machine_id: str) -> str:
 def started_by(fleet: str) -> str:
     """The fleet as ListTasks can filter by it; tags then tell apart what this makes the same."""
     return re.sub(r"[^A-Za-z0-9_/-]", "-", fleet)[:36]
-
-
-def _tags(task: Mapping[str, Any]) -> dict[str, str]:
-    return {tag["key"]: tag["value"] for tag in task.get("tags") or []}
-
-
-def _ours(
-    tasks: Sequence[dict[str, Any]], fleet: str
-) -> Iterator[tuple[str, dict[str, Any]]]:  # fmt: skip
-    for task in tasks:
-        tags = _tags(task)
-        known = task["lastStatus"] in _STATES or task["lastStatus"] in _ENDING
-        if tags.get(FLEET) == fleet and tags.get(MACHINE) and known:
-            yield tags[MACHINE], task
-
-
-def _private_ip(task: Mapping[str, Any]) -> str:
-    """Of the task's own network interface; "" while there is none, and on an instance's network."""
-    details = [row for each in task.get("attachments") or [] for row in each.get("details") or []]
-    return next((row["value"] for row in details if row["name"] == "privateIPv4Address"), "")
-
-
-def _refusal(machine_id: str, refused: Sequence[Mapping[str, Any]]) -> PoolError:
-    """What RunTask said in an answer that is no error."""
-    reason = refused[0].get("reason", "") if refused else "ECS gave neither a task nor a reason"
-    detail = refused[0].get("detail") or _REASONS.get(reason, "") if refused else ""
-    said = f"{reason} ({detail})" if detail else reason
-    if _NO_ROOM.search(reason):
-        return NoCapacity(f"ECS has no room for machine {machine_id}: {said}", [machine_id])
-    return PoolError(f"ECS did not launch machine {machine_id}: {said}; see the cluster's events")
-
-
-def _translated(error: BaseException, doing: str, cluster: str) -> PoolError:
-    code, words = code_of(error), str(error)
-    if code == "ClusterNotFoundException":
-        return PoolError(
-            f"cannot {doing}: there is no ECS cluster {cluster}; correct --ecs-cluster or --aws-region"
-        )
-    if code == "InvalidParameterException" and "No Container Instances" in words:
-        return NoCapacity(f"cannot {doing}: no instance is in the ECS cluster {cluster}; add some")
-    if code == "ClientException" and "task definition" in words:
-        return PoolError(
-            f"cannot {doing}: there is no such task definition; register it, or correct"
-            " --ecs-task-definition"
-        )
-    return PoolError(explain(error, doing))
-
-
-def _is_gone(error: BaseException | None) -> bool:
-    return error is not None and "not found" in str(error) and code_of(error) == (
-        "InvalidParameterException"
-    )  # fmt: skip
-
-
-def _raise_worst(errors: Sequence[PoolError]) -> None:
-    """All in one: what there is no room for certainly does not exist, and so can be given up."""
-    if not errors:
-        return
-    full = [error for error in errors if isinstance(error, NoCapacity)]
-    others = [error for error in errors if error not in full]
-    words = "; ".join(dict.fromkeys(str(error) for error in [*full[:3], *others[:3]]))
-    words += f" (and {len(errors) - 6} more)" if len(errors) > 6 else ""
-    if full:
-        raise NoCapacity(words, [each for error in full for each in error.machine_ids])
-    raise PoolError(words)

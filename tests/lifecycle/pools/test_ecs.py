@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from lifecycle.joining import Joining
-from lifecycle.pools import Launch, PoolError
-from lifecycle.pools.ecs import EcsPool, client_token, started_by
+from lifecycle.pools import Launch, NoCapacity, PoolError
+from lifecycle.pools.ecs import client_token, started_by
+from lifecycle.pools.ecs_answers import is_gone, translated
 from tests.aws.ecs import JOINING, Cluster
 
 ONE, TWO = Launch("m-1", "token-1", 2), Launch("m-2", "token-2", 1)
@@ -256,5 +258,25 @@ async def test_wrong_credentials_are_said(cluster: Cluster) -> None:
         await cluster.pool().check()
 
 
-def test_the_pool_has_its_name() -> None:
-    assert EcsPool.name == "ecs"
+def refused(code: str, message: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, "StopTask")
+
+
+def test_a_task_that_ended_long_ago_is_told_from_other_refusals() -> None:
+    assert is_gone(refused("InvalidParameterException", "The referenced task was not found."))
+    assert not is_gone(refused("InvalidParameterException", "Invalid task identifier."))
+    assert not is_gone(refused("ClusterNotFoundException", "Cluster not found."))
+    assert not is_gone(None)
+
+
+def test_refusals_in_words() -> None:
+    empty = refused(
+        "InvalidParameterException", "No Container Instances were found in your cluster."
+    )
+    assert isinstance(translated(empty, "launch", "machines"), NoCapacity)
+    nowhere = translated(refused("ClusterNotFoundException", "no"), "list the tasks", "machines")
+    assert str(nowhere) == (
+        "cannot list the tasks: there is no ECS cluster machines; correct --ecs-cluster or"
+        " --aws-region"
+    )
+    assert not isinstance(nowhere, NoCapacity)
