@@ -80,9 +80,10 @@ def code_of(error: BaseException) -> str:
 
 def failures() -> tuple[type[BaseException], ...]:
     """What a call may raise: refusals, lost connections, missing credentials."""
+    from aiohttp import ClientPayloadError  # a body that breaks off: botocore has no word for it
     from botocore.exceptions import BotoCoreError, ClientError
 
-    return (BotoCoreError, ClientError, OSError, TimeoutError)
+    return (BotoCoreError, ClientError, ClientPayloadError, OSError, TimeoutError)
 
 
 def explain(error: BaseException, doing: str) -> str:

@@ -91,7 +91,11 @@ def test_an_empty_variable_is_an_unset_one() -> None:
         ("workspace_ready_path", "api", "must be a path"),
         ("workspace_upstream_header", "X: a\r\nY: b", "in one line"),
         ("metrics_token", "two words", "without spaces"),
-        ("snapshots", "s3://bucket", "must be a directory"),
+        ("snapshots", "gs://bucket", "must be a directory, or s3://BUCKET"),
+        ("snapshots", "s3://", "'' is no bucket's name"),
+        ("snapshots", "s3://Bucket/x", "'Bucket' is no bucket's name"),
+        ("snapshots", "s3://bucket/a/../b", "a prefix is of letters"),
+        ("snapshots", "s3://bucket/a?key=b", "must be s3://BUCKET"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_name(name: str, value: object, words: str) -> None:

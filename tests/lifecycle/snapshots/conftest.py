@@ -14,6 +14,7 @@ from lifecycle.agent.contract import Manifest
 from lifecycle.snapshots import SnapshotTarget
 from lifecycle.snapshots.archive import pack
 from lifecycle.snapshots.local import LocalTarget
+from lifecycle.snapshots.s3 import S3Target
 
 Packed = tuple[Manifest, Path]
 
@@ -54,16 +55,53 @@ class LocalShelf:
         (self.directory / workspace / name).unlink()
 
 
-def local_shelf(tmp_path: Path) -> Iterator[Shelf]:
-    yield LocalShelf(tmp_path / "shelf")
+def local_shelf(request: pytest.FixtureRequest) -> Iterator[Shelf]:
+    yield LocalShelf(request.getfixturevalue("tmp_path") / "shelf")
 
 
-SHELVES: dict[str, Callable[[Path], Iterator[Shelf]]] = {"local": local_shelf}
+class S3Shelf:
+    """Damage is done past the target and its proxy, straight in moto."""
+
+    bucket = "bucket"
+
+    def __init__(self, aws: Any) -> None:
+        self.s3 = aws.client("s3")
+        where = {"LocationConstraint": aws.region}
+        self.s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=where)
+        self.target: SnapshotTarget = S3Target(self.bucket, "some/prefix")
+
+    def names(self, workspace: str) -> list[str]:
+        prefix = self._key(workspace, "")
+        listed = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix)
+        return sorted(entry["Key"].removeprefix(prefix) for entry in listed.get("Contents", []))
+
+    def read(self, workspace: str, name: str) -> bytes:
+        found = self.s3.get_object(Bucket=self.bucket, Key=self._key(workspace, name))
+        return bytes(found["Body"].read())
+
+    def write(self, workspace: str, name: str, data: bytes) -> None:
+        self.s3.put_object(Bucket=self.bucket, Key=self._key(workspace, name), Body=data)
+
+    def remove(self, workspace: str, name: str) -> None:
+        self.s3.delete_object(Bucket=self.bucket, Key=self._key(workspace, name))
+
+    def _key(self, workspace: str, name: str) -> str:
+        return f"some/prefix/{workspace}/{name}"
+
+
+def s3_shelf(request: pytest.FixtureRequest) -> Iterator[Shelf]:
+    yield S3Shelf(request.getfixturevalue("aws"))
+
+
+SHELVES: dict[str, Callable[[pytest.FixtureRequest], Iterator[Shelf]]] = {
+    "local": local_shelf,
+    "s3": s3_shelf,
+}
 
 
 @pytest.fixture(params=sorted(SHELVES))
-def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shelf]:
-    yield from SHELVES[request.param](tmp_path)
+def shelf(request: pytest.FixtureRequest) -> Iterator[Shelf]:
+    yield from SHELVES[request.param](request)
 
 
 @pytest.fixture

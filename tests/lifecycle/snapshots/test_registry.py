@@ -8,7 +8,8 @@ import pytest
 
 from lifecycle.snapshots import SnapshotError
 from lifecycle.snapshots.local import LocalTarget
-from lifecycle.snapshots.registry import open_target
+from lifecycle.snapshots.registry import open_target, s3_parts
+from lifecycle.snapshots.s3 import S3Target
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}", "FILE://{}"])
@@ -41,16 +42,35 @@ def test_a_relative_path_is_of_the_directory_at_opening(
         target.manifest("demo", "s1")
 
 
-@pytest.mark.parametrize(
-    "url", ["", "s3://bucket/prefix", "gs://x", "file://host/x", "file://", "file:///x?y", "a\0b"]
-)
+@pytest.mark.parametrize("url", ["", "gs://x", "file://host/x", "file://", "file:///x?y", "a\0b"])
 def test_others_are_refused_with_what_is_supported(url: str) -> None:
-    with pytest.raises(SnapshotError, match="supported are a directory's path and file:") as caught:
+    with pytest.raises(SnapshotError, match="supported are a directory's path, file:") as caught:
+        open_target(url)
+    assert caught.value.code == "unreachable"
+
+
+def test_a_bucket_with_its_prefix_key_and_region() -> None:
+    assert s3_parts("s3://b-1.x/a/b/?kms=arn:aws:kms:eu:1:key/2&region=eu-west-1") == (
+        "b-1.x",
+        "a/b",
+        "arn:aws:kms:eu:1:key/2",
+        "eu-west-1",
+    )
+    assert s3_parts("s3://bucket") == ("bucket", "", "", "")
+    assert isinstance(open_target("s3://bucket/prefix"), S3Target)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://", "s3:///x", "s3://a@b/x", "s3://bucket:80", "s3://bucket/a b", "s3://bucket/a//b", "s3://bucket/..", "s3://bucket?a", "s3://bucket?kms=k&x=y", "s3://bucket/#a"],
+)  # fmt: skip
+def test_what_is_no_bucket_is_refused_with_the_form(url: str) -> None:
+    with pytest.raises(SnapshotError, match="--snapshots must be s3://BUCKET") as caught:
         open_target(url)
     assert caught.value.code == "unreachable"
 
 
 def test_a_target_is_imported_when_it_is_opened() -> None:
-    code = "import sys, lifecycle.snapshots.registry as r; print('lifecycle.snapshots.local' in sys.modules)"
+    code = "import sys, lifecycle.snapshots.registry as r; print('lifecycle.snapshots.local' in sys.modules or 'lifecycle.snapshots.s3' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
