@@ -23,12 +23,14 @@ from lifecycle.agent.contract import (
     WorkspaceReport,
 )
 from lifecycle.agents import AgentRefused, AgentUnreachable
+from lifecycle.disks import PREFIX, DiskError, DiskGone, Disks
 from lifecycle.model import Machine, Workspace, WorkspaceStatus
 from lifecycle.moving import stop_grace
 from lifecycle.snapshots import SnapshotError, SnapshotTarget
 from lifecycle.stores import Conflict
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
+from lifecycle.volumes import Volumes, lost
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +77,8 @@ class NotNow(Exception):
 
 
 class NoFiles(SnapshotError):
-    """Its machine has no files of it: the boot that was to make them never came that far."""
+    """Its machine has no files of it: the boot that was to make them never came that far. Or its volume is
+    gone: no attempt will ever find it again."""
 
 
 class Actions:
@@ -86,15 +89,33 @@ class Actions:
         agents: Agents,
         plan: Plan,
         open_target: Callable[[str], SnapshotTarget],
+        disks: Disks | None = None,
     ) -> None:
+        """disks: gives each workspace a volume of its own; None: files are on the machines' disks."""
         self._store, self._fleet, self._agents, self._plan = store, fleet, agents, plan
         self._open_target = open_target
+        self._volumes = Volumes(store, fleet, disks, self.halt) if disks else None
 
     async def boot(self, workspace: Workspace, machine: Machine, known_epoch: int) -> None:
         """Take a slot, count the epoch up, and have the agent start it."""
         at_home = workspace.machine_id == machine.id
+        restore = ""
+        if self._volumes is not None:
+            prepared = await self._prepare(self._volumes, workspace, machine)
+            if prepared is None:
+                return
+            workspace, restore = prepared
+            at_home = True  # as far as files go: they come along
+        elif workspace.volume or workspace.snapshot_id.startswith(PREFIX):
+            message = (
+                f"its files are on EBS ({workspace.volume or workspace.snapshot_id}): set"
+                " --workspace-disk ebs, then start it again"
+            )
+            await self.failed(workspace, "volume_unknown", message)
+            return
         try:
-            unnoted = await self._unnoted(workspace)
+            # A volume has newer files than any archive.
+            unnoted = None if self._volumes else await self._unnoted(workspace)
         except SnapshotError as error:
             message = (
                 f"whether a snapshot holds files of it cannot be told: {error}; start it again"
@@ -102,7 +123,7 @@ class Actions:
             await self.failed(workspace, f"snapshot_{error.code}", message)
             return
         # A restore that was cut short left no files: it is due again, at home too.
-        restore = workspace.restore if at_home else workspace.snapshot_id
+        restore = restore or (workspace.restore if at_home else workspace.snapshot_id)
         noted = workspace.snapshot_id
         if unnoted and (not at_home or unnoted.epoch > workspace.epoch):
             restore = noted = unnoted.snapshot_id
@@ -125,6 +146,30 @@ class Actions:
             return
         await self.start(placed, machine)
 
+    async def _prepare(
+        self, volumes: Volumes, workspace: Workspace, machine: Machine
+    ) -> tuple[Workspace, str] | None:
+        """The workspace with its volume, and the archive that is to be unpacked onto it; None when it
+        cannot boot on that machine."""
+        try:
+            prepared = await volumes.prepare(workspace, machine)
+        except DiskGone as error:
+            await self._without_volume(workspace, error)
+            return None
+        except DiskError as error:
+            raise NotNow(f"no volume for {workspace.id}: {error}") from error
+        if prepared is None:
+            return None
+        workspace, volume = prepared
+        if volume.zone != machine.zone:
+            log.info("boot.other_zone", workspace=workspace.id, zone=volume.zone)
+            return None  # its record says now where it can be placed
+        untouched = volume.epoch > workspace.epoch and not workspace.snapshot_id.startswith(PREFIX)
+        return workspace, workspace.snapshot_id if untouched else ""
+
+    async def _without_volume(self, workspace: Workspace, error: DiskGone) -> None:
+        await self.failed(workspace, "volume_gone", lost(workspace, error), volume="", zone="")
+
     async def _unnoted(self, workspace: Workspace) -> Manifest | None:
         """The newest snapshot of a workspace whose record notes none: the record that did may be lost.
         Its id is a function of user and name, so the files are that person's. Raises SnapshotError."""
@@ -139,8 +184,18 @@ class Actions:
         return await asyncio.to_thread(newest)
 
     async def start(self, workspace: Workspace, machine: Machine) -> None:
-        """Ask the agent for this boot. An agent that has it already only says so."""
+        """Ask the agent for this boot. An agent that has it already only says so. Raises NotNow."""
         plan = self._plan
+        await self._store.secure(workspace)
+        device = ""
+        if workspace.volume and self._volumes is not None:
+            try:
+                device = await self._volumes.attach(workspace, machine)
+            except DiskGone as error:
+                await self._without_volume(workspace, error)
+                return
+            except DiskError as error:
+                raise NotNow(f"the volume of {workspace.id}: {error}") from error
         restore = Restore(plan.snapshots, workspace.restore) if workspace.restore else None
         spec = StartSpec(
             epoch=workspace.epoch,
@@ -157,8 +212,9 @@ class Actions:
             plan=workspace.plan,
             priority=workspace.priority,
             region=workspace.region,
+            volume=workspace.volume if device else "",
+            device=device,
         )
-        await self._store.secure(workspace)
         try:
             await self._agents.start(machine, workspace.id, spec)
         except AgentUnreachable as error:
@@ -177,7 +233,8 @@ class Actions:
             workspace, _W.RUNNING, {"address": address, "step": "ready", "restore": ""}
         )
 
-    async def failed(self, workspace: Workspace, code: str, message: str) -> None:
+    async def failed(self, workspace: Workspace, code: str, message: str, **more: str) -> None:
+        """more: other fields of its record."""
         log.warning(
             "workspace.failed",
             workspace=workspace.id,
@@ -185,22 +242,43 @@ class Actions:
             code=code,
             why=message,
         )
-        fields = {"errorCode": code, "error": message, "address": "", "reason": code}
+        fields = {"errorCode": code, "error": message, "address": "", "reason": code} | more
         await self._change(workspace, _W.FAILED, fields | _failed_at(workspace, code))
 
     async def stopped(self, workspace: Workspace, reason: str) -> None:
+        """Its machine says that nothing of it runs there."""
+        if workspace.volume and self._volumes is not None:
+            # Not before its volume is detached: stop() sees to that, called for all that are stopping.
+            if workspace.status is not _W.STOPPING:
+                await self._change(workspace, _W.STOPPING, {"reason": reason})
+            return
+        await self._stopped(workspace, reason)
+
+    async def _stopped(self, workspace: Workspace, reason: str, **more: str) -> bool:
         chain = () if workspace.status is _W.STOPPING else (_W.STOPPING,)
-        fields = {"address": "", "step": "", "reason": reason}
-        await self._change(workspace, _W.STOPPED, fields, chain)
+        fields = {"address": "", "step": "", "reason": reason} | more
+        return await self._change(workspace, _W.STOPPED, fields, chain)
 
     async def stop(self, workspace: Workspace) -> None:
-        """Finish a stop: workspace is stopping."""
+        """Finish a stop: workspace is stopping. Raises NotNow."""
+        if workspace.volume and self._volumes is not None:
+            left = await self._unplug(self._volumes, workspace)
+            if await self._stopped(workspace, workspace.reason, machineId=""):
+                await self._remove(left, workspace)
+            return
         machine = await self._fleet.machine(workspace.machine_id)
         if machine is None:
-            await self.stopped(workspace, workspace.reason)
+            await self._stopped(workspace, workspace.reason)
             return
         await self.halt(machine, workspace.id, workspace.epoch)
-        await self.stopped(workspace, workspace.reason)
+        await self._stopped(workspace, workspace.reason)
+
+    async def _unplug(self, volumes: Volumes, workspace: Workspace) -> Machine | None:
+        """Detach its volume; the machine that it was on. Raises NotNow."""
+        try:
+            return await volumes.detach(workspace)
+        except DiskError as error:
+            raise NotNow(f"the volume of {workspace.id}: {error}") from error
 
     async def halt(self, machine: Machine, workspace_id: str, epoch: int) -> None:
         """Have the agent stop that boot. Raises NotNow."""
@@ -214,6 +292,8 @@ class Actions:
 
     async def snapshot(self, workspace: Workspace) -> Manifest:
         """Write a snapshot of its files, verify it, note it, prune older ones. Raises NotNow, SnapshotError."""
+        if workspace.volume:
+            return await self._snapshot_volume(workspace, await self._store.now_ms())
         machine = await self._fleet.machine(workspace.machine_id)
         if machine is None:
             raise SnapshotError("not_found", f"workspace {workspace.id} has no files on a machine")
@@ -225,7 +305,7 @@ class Actions:
         )  # fmt: skip
         try:
             manifest = await self._agents.snapshot(machine, workspace.id, spec)
-            target = self._open_target(self._plan.snapshots)
+            target = await asyncio.to_thread(self._open_target, self._plan.snapshots)
             committed = await asyncio.to_thread(target.manifest, workspace.id, snapshot_id)
         except AgentUnreachable as error:
             raise NotNow(f"machine {machine.id} does not answer: {error}") from error
@@ -239,6 +319,27 @@ class Actions:
             raise NotNow(f"workspace {workspace.id} was booted again meanwhile")
         await asyncio.to_thread(self._prune, target, workspace.id, snapshot_id)
         return manifest
+
+    async def _snapshot_volume(self, workspace: Workspace, at_ms: int) -> Manifest:
+        """at_ms: the same for every repetition of one attempt."""
+        if self._volumes is None:
+            message = f"its files are on volume {workspace.volume}: set --workspace-disk ebs"
+            raise SnapshotError("unreachable", message)
+        try:
+            made = await self._volumes.snapshot(workspace, f"{workspace.epoch:08d}-{at_ms}")
+        except DiskError as error:
+            if isinstance(error, DiskGone):
+                raise NoFiles("not_found", str(error)) from error
+            raise SnapshotError("unreachable", str(error)) from error
+        fields = {"snapshotId": made.snapshot_id, "snapshotBytes": str(made.archive_bytes)}
+        if not await self._store.note(workspace, "workspace.snapshotted", fields):
+            raise NotNow(f"workspace {workspace.id} was booted again meanwhile")
+        try:
+            kept = self._plan.snapshots_kept
+            await self._volumes.prune(workspace.id, made.snapshot_id, kept)
+        except DiskError as error:
+            log.warning("snapshots.left", workspace=workspace.id, why=str(error))
+        return made
 
     def _prune(self, target: SnapshotTarget, workspace_id: str, noted: str) -> None:
         """Only what is older than the one just noted: the record never points at what was pruned."""
@@ -254,11 +355,20 @@ class Actions:
             await self._call_off(workspace, error)
             return
         fields = {"machineId": "", "address": "", "step": "", "errorCode": "", "error": ""}
+        fields |= {"volume": "", "zone": ""}
         if await self._change(workspace, _W.TERMINATED, fields):
             await self._remove(machine, workspace)
+            if workspace.volume and self._volumes is not None:
+                await self._store.secure(workspace)
+                await self._volumes.remove(workspace)
 
     async def detach(self, workspace: Workspace) -> None:
-        """Move its files from its machine into a snapshot; workspace holds no slot."""
+        """Move its files from its machine into a snapshot, or unplug its volume; workspace holds no slot."""
+        if workspace.volume and self._volumes is not None:
+            left = await self._unplug(self._volumes, workspace)
+            if await self._store.note(workspace, "workspace.detached", {"machineId": ""}):
+                await self._remove(left, workspace)
+            return
         try:
             machine = await self._secure(workspace)
         except SnapshotError as error:
@@ -270,16 +380,38 @@ class Actions:
     async def purge(self, workspace: Workspace) -> None:
         """Forget a terminated workspace and all its snapshots. Raises Conflict."""
         await self._store.delete(workspace.id)
-        target = self._open_target(self._plan.snapshots)
+        await self._store.secure(workspace)
 
         def remove() -> None:
+            target = self._open_target(self._plan.snapshots)
             for snapshot_id in target.list(workspace.id):
                 target.delete(workspace.id, snapshot_id)
 
         await asyncio.to_thread(remove)
+        if self._volumes is not None:
+            await self._volumes.purge(workspace.id)
+
+    async def sweep_volumes(self) -> None:
+        """Remove volumes whose removal was cut short. Raises DiskError."""
+        if self._volumes is not None:
+            await self._volumes.sweep()
 
     async def _secure(self, workspace: Workspace) -> Machine | None:
         """Make sure that a verified snapshot holds its files; the machine that still has them."""
+        if workspace.volume and self._volumes is not None:
+            left = await self._unplug(self._volumes, workspace)
+            # Before its first boot nothing was written; after a restore that was cut short the snapshot
+            # is newer than what is there.
+            if workspace.epoch and not workspace.restore:
+                try:
+                    await self._snapshot_volume(workspace, workspace.status_since_ms)
+                except NoFiles as error:
+                    log.error("volume.gone", workspace=workspace.id, why=str(error))
+            return left
+        if workspace.volume:
+            raise SnapshotError(
+                "unreachable", f"volume {workspace.volume}: set --workspace-disk ebs"
+            )
         machine = await self._fleet.machine(workspace.machine_id)
         if machine is None or workspace.epoch == 0:
             return None  # no machine has files of it: its last snapshot is all there is

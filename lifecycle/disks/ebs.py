@@ -198,18 +198,7 @@ class EbsDisks:
         there = [
             s for s in await self.snapshots(workspace.id) if (s.key, s.volume) == (key, volume)
         ]
-        if there:
-            snapshot_id = there[0].id
-        else:
-            tags = self._tags(workspace.id, {EPOCH: str(workspace.epoch), KEY: key})
-            row = await self._call(
-                doing,
-                "create_snapshot",
-                VolumeId=volume,
-                Description=f"workspace {workspace.id}, {key}",
-                TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
-            )
-            snapshot_id = PREFIX + row["SnapshotId"]
+        snapshot_id = there[0].id if there else await self._create_snapshot(workspace, key, doing)
         found = await self._until(
             lambda: self._find_snapshot(snapshot_id),
             lambda now: now is not None and now.complete,
@@ -220,6 +209,23 @@ class EbsDisks:
         if (found.volume, found.workspace_id, found.key) != (volume, workspace.id, key):
             raise DiskError(f"cannot {doing}: {snapshot_id} is of {found.volume} and {found.key}")
         return found
+
+    async def _create_snapshot(self, workspace: Workspace, key: str, doing: str) -> str:
+        tags = self._tags(workspace.id, {EPOCH: str(workspace.epoch), KEY: key})
+        asked = {
+            "VolumeId": workspace.volume,
+            "Description": f"workspace {workspace.id}, {key}",
+            "TagSpecifications": [{"ResourceType": "snapshot", "Tags": tags}],
+        }
+        try:
+            row = await self._call(doing, "create_snapshot", **asked)
+        except DiskError as error:
+            if code_of(error.__cause__ or error) != "InvalidVolume.NotFound":
+                raise
+            raise DiskGone(
+                f"volume {workspace.volume} of workspace {workspace.id} is gone"
+            ) from error
+        return str(PREFIX + row["SnapshotId"])
 
     async def remove(self, thing: str) -> None:
         bare = _bare(thing)
