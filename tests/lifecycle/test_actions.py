@@ -587,7 +587,7 @@ async def test_without_disks_a_volume_is_not_taken_for_nothing(plugged: Plugged)
     assert (one.status, one.error_code) == (W.FAILED, "volume_unknown")
 
 
-@pytest.mark.parametrize("at", range(8))
+@pytest.mark.parametrize("at", range(7))
 @pytest.mark.parametrize("after", [False, True])
 async def test_a_leader_dies_at_any_call_of_a_volumes_day(
     plugged: Plugged, monkeypatch: pytest.MonkeyPatch, at: int, after: bool
