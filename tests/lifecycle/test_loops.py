@@ -82,7 +82,8 @@ async def test_a_whole_life(world: World) -> None:
     await world.later(2)
     await leader.loops.sweeps.retention()
     one = await world.gets(leader, one, W.TERMINATED)
-    assert (one.machine_id, world.pool.files(one.id)) == ("", [])
+    assert one.machine_id == ""
+    await world.until(leader, lambda: _true(world.pool.files(one.id) == []))
 
     await world.wake()
     one = await world.gets(leader, one, W.RUNNING)
