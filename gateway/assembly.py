@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from urllib.parse import quote
@@ -79,6 +80,9 @@ class Manager:
     def __init__(self, settings: Settings, redis_url: str, signing_key: str, holder: str) -> None:
         """holder: this process's name in the lease. Raises ConfigurationError."""
         self._settings = settings
+        if settings.aws_region:
+            # Snapshot targets are made from URLs, in threads of their own: they find it here.
+            os.environ["AWS_REGION"] = settings.aws_region
         self.clients = Clients(settings.aws_region)
         self.redis: Redis = connect(redis_url)
         self.joining = Joining(signing_key)
@@ -89,7 +93,9 @@ class Manager:
         self.agents = Agents()
         self.pool = _pool(settings, self.joining, self.clients)
         self.disks = _disks(settings, self.clients)
-        self.actions = Actions(self.store, self.fleet, self.agents, _plan(settings), open_target)
+        self.actions = Actions(
+            self.store, self.fleet, self.agents, _plan(settings), open_target, self.disks
+        )
         self.evacuation = Evacuation(
             self.store, self.fleet, self.signals, lambda: self.loops.hurry()
         )

@@ -31,9 +31,6 @@ from gateway.workers import supervise
 
 log = structlog.get_logger(__name__)
 
-LAUNCH_TIMEOUT_ELSEWHERE = 300.0
-"""Seconds: an instance takes a minute or two to come up and join, and lists may be behind by as much."""
-
 
 def serve(loaded: Loaded) -> int:
     """Run until told to stop; the exit code. Raises Exit."""
@@ -121,10 +118,6 @@ def _settled(loaded: Loaded, directory: Path) -> Settings:
         changes["snapshots"] = str(directory / "snapshots")
     elif "://" not in settings.snapshots:
         changes["snapshots"] = str(Path(settings.snapshots).absolute())
-    if settings.pool != "local" and not is_set(loaded.sources["launch_timeout"]):
-        changes["launch_timeout"] = LAUNCH_TIMEOUT_ELSEWHERE
-    if settings.aws_region:
-        os.environ["AWS_REGION"] = settings.aws_region  # for every client, wherever it is made
     return settings.model_copy(update=changes)
 
 

@@ -30,6 +30,9 @@ PREFIX = "IDE_GATEWAY_"
 OTHER_VARIABLES = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}URL"})
 """Ours, but no settings of the gateway: the TOML file, and where the client commands find it."""
 
+LAUNCH_TIMEOUT_ELSEWHERE = 300.0
+"""Seconds: an instance takes a minute or two to come up and join, and lists may be behind by as much."""
+
 _DERIVED_URL = "derived from --domain and --port"
 
 
@@ -200,6 +203,9 @@ def _derive(settings: Settings, sources: dict[str, str]) -> Settings:
     if not settings.snapshots:
         update["snapshots"] = str(settings.data_dir / "snapshots")
         sources["snapshots"] = "derived from --data-dir"
+    if settings.pool != "local" and not is_set(sources["launch_timeout"]):
+        update["launch_timeout"] = LAUNCH_TIMEOUT_ELSEWHERE
+        sources["launch_timeout"] = f"default for --pool {settings.pool}"
     return settings.model_copy(update=update)
 
 

@@ -15,7 +15,6 @@ import structlog
 
 from lifecycle import reconcile
 from lifecycle.actions import Actions, Agents
-from lifecycle.cloud_events import Kind
 from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.machines import Machines
@@ -36,7 +35,6 @@ _M = MachineStatus
 
 GREET_TICK = 0.1  # somebody may be waiting for a machine that was just launched
 CLOCK_TICK = 1.0
-LEAVING_MS = 120_000  # what EC2 gives; others that take machines away do not say how long they wait
 
 
 class Loops:
@@ -60,7 +58,7 @@ class Loops:
         self._errands = Errands()
         self.machines = Machines(
             store, fleet, signals, pool, agents, actions, self._errands, times, token_of,
-            self._move_away if evacuation else None,
+            evacuation,
         )  # fmt: skip
         self._evacuation = evacuation
         self.sweeps = Sweeps(store, fleet, signals, times)
@@ -71,11 +69,6 @@ class Loops:
             self._wake.set()
         if event.type == "machine.joined":
             self.machines.joined(event.data.get("machine", ""))
-
-    async def _move_away(self, machine: Machine, reason: str) -> None:
-        if self._evacuation is not None:
-            until = await self._store.now_ms() + LEAVING_MS
-            await self._evacuation.notice(Kind.SPOT, machine.id, until, reason)
 
     def hurry(self) -> None:
         """Something was heard of the pool: compare it with the records at once."""

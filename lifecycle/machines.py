@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import structlog
@@ -12,6 +12,7 @@ from lifecycle import policy, reconcile
 from lifecycle.actions import Actions, Agents
 from lifecycle.agents import AgentUnreachable
 from lifecycle.errands import Errands
+from lifecycle.evacuation import Evacuation
 from lifecycle.identifiers import machine_number
 from lifecycle.model import OCCUPYING, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import Launch, Observed, Pool
@@ -30,8 +31,6 @@ _M = MachineStatus
 GREETED = 5.0  # seconds after its launch; a slower one is found by tend()
 HOMELESS = 10.0  # seconds that a machine which nobody knows may take to turn up again
 
-Doom = Callable[[Machine, str], Awaitable[None]]
-
 
 class Machines:
     def __init__(
@@ -45,13 +44,13 @@ class Machines:
         errands: Errands,
         times: Times,
         token_of: Callable[[str], str],
-        doom: Doom | None = None,
+        evacuation: Evacuation | None = None,
     ) -> None:
-        """token_of: machine id → its agent's token. doom: what to do with a machine that the pool is
-        about to take away, and why; without it no new work comes to it."""
+        """token_of: machine id → its agent's token. evacuation: what follows when the pool takes machines
+        away; without it no new work comes to them."""
         self._store, self._fleet, self._signals, self._pool = store, fleet, signals, pool
         self._actions, self._errands, self._times = actions, errands, times
-        self._token_of, self._doom = token_of, doom or self._no_new_work
+        self._token_of, self._evacuation = token_of, evacuation
         self._watching = Watching(store, fleet, agents, actions, errands)
         self._sizing = Sizing(
             store, fleet, signals, pool, errands, times, token_of, lambda m: self.revive(m)
@@ -81,6 +80,8 @@ class Machines:
         if await self._adopt(reconcile.adoptable(machines, observed, joins=traits.joins)):
             machines = await self._fleet.machines()
         await self._note(machines)
+        if self._evacuation is not None:  # before anything is said of a machine that is gone by now
+            await self._evacuation.tick()
         now = await self._store.now_ms()
         waiting = await self._store.list(status=(_W.QUEUED, _W.TERMINATING))
         needed = frozenset(w.machine_id for w in waiting if w.machine_id)
@@ -192,7 +193,7 @@ class Machines:
         elif isinstance(change, reconcile.Repeat):
             self._sizing.repeat(machine)
         else:
-            await self._doom(machine, change.reason)
+            await self._leave(machine, change.reason)
 
     async def _lose(self, machine: Machine, reason: str) -> None:
         log.warning("machine.lost", machine=machine.id, why=reason)
@@ -254,7 +255,10 @@ class Machines:
             self._strange.add(machine_id)
             log.warning("machine.unknown", machine=machine_id, pool=self._pool.name)
 
-    async def _no_new_work(self, machine: Machine, reason: str) -> None:
+    async def _leave(self, machine: Machine, reason: str) -> None:
+        if self._evacuation is not None:
+            await self._evacuation.leaving(machine, reason)
+            return
         await self._fleet.doom(machine, await self._store.now_ms(), reason)
 
     async def _fail_overdue(self, now: int) -> None:

@@ -79,9 +79,8 @@ TECHNOLOGIES = (
         "lifecycle.pools.ec2", "lifecycle.pools.ec2_calls", "lifecycle.pools.ec2_check",
         "lifecycle.pools.ec2_instances", "lifecycle.pools.ec2_launch", "lifecycle.pools.ec2_placing",
     ),
-    ("lifecycle.pools.ecs",),
-    ("lifecycle.pools.asg",),
-    ("lifecycle.pools.eks",),
+    ("lifecycle.pools.ecs", "lifecycle.pools.ecs_answers"),
+    ("lifecycle.pools.asg", "lifecycle.pools.eks", "lifecycle.pools.groups", "lifecycle.pools.hooks"),
     ("lifecycle.snapshots.local",),
     ("lifecycle.snapshots.s3",),
     ("lifecycle.disks.ebs",),
@@ -95,7 +94,7 @@ TECHNOLOGIES = (
 RULE_OF_A_SCORE = {("lifecycle.stores.redis", "lifecycle.queueing")}
 
 MADE_IN = {
-    "gateway.app": {"Heartbeats", "HttpProxy", "Manager"},
+    "gateway.app": {"Heartbeats", "HttpProxy"},
     "gateway.assembly": {
         "RedisStore", "RecordedStore", "DynamoDbRecords", "PostgresRecords", "RedisFleet",
         "RedisSignals", "LocalPool", "Ec2Pool", "EcsPool", "AsgPool", "EksPool", "EbsDisks", "Agents",

@@ -1,0 +1,175 @@
+"""`serve --pool ec2 --snapshots s3://… --store dynamodb:…` with real agents on the instances that moto starts."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.aws.account import Account
+from tests.e2e.cloud import Cloud
+from tests.e2e.harness import IDE_FLAGS
+
+QUICK = (
+    *IDE_FLAGS,
+    "--idle-timeout", "3", "--idle-sweep-interval", "0.3",
+    "--terminate-sweep-interval", "0.3", "--scale-interval", "0.3", "--scale-in-delay", "1",
+)  # fmt: skip
+
+
+@pytest.fixture
+async def cloud(aws: Account, tmp_path: Path) -> AsyncIterator[Cloud]:
+    played = Cloud(aws, tmp_path / "instances")
+    (tmp_path / "instances").mkdir()
+    playing = asyncio.create_task(played.run())
+    yield played
+    playing.cancel()
+    await asyncio.gather(playing, return_exceptions=True)
+    played.close()
+
+
+@pytest.fixture
+def flags(aws: Account) -> tuple[str, ...]:
+    """A bucket, a table and an image, and what makes a gateway use them."""
+    aws.client("s3").create_bucket(
+        Bucket="snapshots", CreateBucketConfiguration={"LocationConstraint": aws.region}
+    )
+    aws.client("dynamodb").create_table(
+        TableName="workspaces",
+        KeySchema=[{"AttributeName": "workspaceId", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "workspaceId", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    ec2 = aws.client("ec2")
+    subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    image = ec2.register_image(Name="ide-gateway", RootDeviceName="/dev/xvda")["ImageId"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return (
+        "--port", str(port), "--join-url", f"http://127.0.0.1:{port}",
+        "--pool", "ec2", "--machine-image", image, "--instance-types", "m7i.large",
+        "--subnets", subnet, "--snapshots", "s3://snapshots/ide", "--store", "dynamodb:workspaces",
+    )  # fmt: skip
+
+
+def item(aws: Account, workspace: dict[str, Any]) -> dict[str, str]:
+    """Its record in DynamoDB."""
+    key = {"workspaceId": {"S": workspace["workspaceId"]}}
+    told = aws.client("dynamodb").get_item(TableName="workspaces", Key=key, ConsistentRead=True)
+    return {name: str(next(iter(value.values()))) for name, value in told["Item"].items()}
+
+
+async def written(client: Any, workspace: dict[str, Any], text: bytes = b"mine") -> str:
+    """A file in it, and a conversation with it; the token that opens it."""
+    token = (await client.enter(workspace))["token"]
+    status, _ = await client.ide(workspace, "PUT", "/files/a.txt", token=token, data=text)
+    assert status == 201
+    async with client.websocket(workspace, token=token) as ws:
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
+    return str(token)
+
+
+async def test_a_whole_life_on_ec2_s3_and_dynamodb(
+    aws: Account, cloud: Cloud, flags: tuple[str, ...], serve: Any, client_of: Any, until: Any
+) -> None:
+    gateway = await serve(*QUICK, *flags, "--retention", "4", env=aws.env)
+    client = client_of(gateway)
+    workspace = await client.running()
+    (instance,) = cloud.agents
+    lines = cloud.user_data(instance).splitlines()
+    assert [line.partition("=")[0] for line in lines] == ["IDE_GATEWAY_URL", "IDE_GATEWAY_JOIN"]
+    assert item(aws, workspace)["status"] == "running"
+    token = await written(client, workspace)
+
+    # Idle: stopped, its files in S3, its slot free.
+    stopped = await client.becomes(workspace, "stopped", timeout=20)
+    assert stopped["reason"] == "idle"
+
+    def held() -> Any:
+        prefix = f"ide/{workspace['workspaceId']}/"
+        return aws.client("s3").list_objects_v2(Bucket="snapshots", Prefix=prefix).get("KeyCount")
+
+    await until(held, what="a snapshot in S3")
+    resumed = await client.running()
+    assert resumed["epoch"] == 2
+    assert await client.ide(resumed, "GET", "/files/a.txt", token=token) == (200, b"mine")
+
+    # Away past the retention: terminated, the pool drained; a visit restores it on a new machine.
+    terminated = await client.becomes(workspace, "terminated", timeout=30)
+    assert terminated["snapshotId"]
+    assert item(aws, workspace)["status"] == "terminated"
+    restored = await client.running()
+    assert restored["epoch"] == 3
+    assert await client.ide(restored, "GET", "/files/a.txt", token=token) == (200, b"mine")
+
+    # A gateway that ends leaves machines elsewhere to the next one.
+    before = [each for each, row in cloud.instances().items() if row["State"]["Name"] == "running"]
+    assert gateway.stop() == 0
+    after = [each for each, row in cloud.instances().items() if row["State"]["Name"] == "running"]
+    assert before
+    assert before == after
+
+
+async def test_a_dedicated_machine_stops_and_resumes_in_place(
+    aws: Account, cloud: Cloud, flags: tuple[str, ...], serve: Any, client_of: Any, until: Any
+) -> None:
+    dedicated = ("--slots", "1", "--warm-slots", "0", "--idle-timeout", "600")
+    gateway = await serve(*QUICK, *flags, *dedicated, env=aws.env)
+    client = client_of(gateway)
+    workspace = await client.running()
+    (instance,) = cloud.agents
+    token = await written(client, workspace)
+    await client.api("POST", f"/api/workspaces/{workspace['workspaceId']}/stop")
+    state = lambda: cloud.instances()[instance]["State"]["Name"]  # noqa: E731
+    await until(lambda: state() == "stopped", timeout=20, what="the instance is stopped")
+    await until(lambda: instance not in cloud.agents, what="its agent has ended")
+    resumed = await client.running()
+    assert (resumed["instanceId"], resumed["epoch"]) == (workspace["instanceId"], 2)
+    assert list(cloud.agents) == [instance], "the same instance, the same disk"
+    assert await client.ide(resumed, "GET", "/files/a.txt", token=token) == (200, b"mine")
+    assert not aws.client("s3").list_objects_v2(Bucket="snapshots").get("KeyCount"), "no snapshot"
+
+
+async def test_everything_comes_back_after_redis_lost_everything(
+    aws: Account,
+    cloud: Cloud,
+    flags: tuple[str, ...],
+    server: Any,
+    state: Any,
+    serve: Any,
+    client_of: Any,
+    until: Any,
+) -> None:
+    quiet = ("--redis-url", server.url, "--idle-timeout", "600")
+    gateway = await serve(*QUICK, *flags, *quiet, env=aws.env)
+    client = client_of(gateway)
+    ada = await client.running("ada")
+    token = await written(client, ada)
+    asleep = await client.running("ben")
+    await client.api("POST", f"/api/workspaces/{asleep['workspaceId']}/stop")
+    await client.becomes(asleep, "stopped")
+    async with client.websocket(ada, token=token) as ws:
+        await state.flushall()
+
+        async def back() -> bool:
+            status, rows = await client.api("GET", "/api/workspaces")
+            return status == 200 and {row["userId"]: row["status"] for row in rows} == {
+                "ada": "running", "ben": "stopped",
+            }  # fmt: skip
+
+        await until(back, timeout=30, what="both records are back")
+
+        async def heard() -> bool:
+            machine = await state.hgetall(f"machine:{ada['instanceId']}")
+            return (machine.get("pool"), machine.get("status")) == ("ec2", "ready")
+
+        await until(heard, timeout=30, what="its machine is known and ready again")
+        await ws.send("still there?")
+        assert await ws.recv() == "still there?", "nobody was stopped meanwhile"
+    record = await client.status(ada)
+    assert (record["epoch"], record["createdAt"]) == (ada["epoch"], ada["createdAt"])
