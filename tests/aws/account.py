@@ -12,6 +12,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.loaders import create_loader
 
+from tests.aws import iam
 from tests.aws.calls import Call
 from tests.aws.faults import Fault
 from tests.aws.proxy import Proxy
@@ -35,6 +36,7 @@ class Account:
         self.direct = self._moto.url
         self.url = self.proxy.url
         self._clients: dict[str, Any] = {}
+        self.held_to_policies = True
 
     @property
     def calls(self) -> list[Call]:
@@ -91,9 +93,17 @@ class Account:
             )
         return self._clients[service]
 
+    def permissions(self) -> set[tuple[str, str]]:
+        """What the calls so far needed of IAM, by role; nothing where a test plays with calls itself."""
+        return iam.seen(self.calls) if self.held_to_policies else set()
+
     def reset(self) -> None:
         self._moto.reset()
+        self.reset_proxy()
+
+    def reset_proxy(self) -> None:
         self.proxy.reset()
+        self.held_to_policies = True
 
     def close(self) -> None:
         botocore.session.create_loader = self._own_loaders

@@ -37,6 +37,8 @@ class Call:
     body: bytes = field(default=b"", repr=False)
     region: str = ""
     status: int = 0
+    answered: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Headers of moto's answer."""
     at_most: int = 0
 
     @cached_property

@@ -107,7 +107,7 @@ class Proxy:
             return _cut(request)
         refused = next((fault.error for fault in struck if fault.error), None)
         reply = _refuse(call, *refused) if refused else await self._once(call, body)
-        call.status = reply[0]
+        call.status, call.answered = reply[0], reply[1]
         if any(fault.drop_reply for fault in struck):
             return _cut(request)
         for fault in struck:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -59,6 +60,28 @@ def local_shelf(request: pytest.FixtureRequest) -> Iterator[Shelf]:
     yield LocalShelf(request.getfixturevalue("tmp_path") / "shelf")
 
 
+class AsRoles(S3Target):
+    """Archives are written and read by agents; a gateway looks, lists and deletes."""
+
+    def __init__(self, aws: Any, *where: str, **how: Any) -> None:
+        super().__init__(*where, **how)
+        self._aws = aws
+
+    def put(self, manifest: Manifest, archive: Path) -> None:
+        with self._aws.role("agent"):
+            super().put(manifest, archive)
+
+    def fetch(self, manifest: Manifest, into: Path) -> None:
+        with self._aws.role("agent"):
+            super().fetch(manifest, into)
+
+
+@pytest.fixture
+def s3_target(aws: Any) -> Callable[..., S3Target]:
+    """s3_target("bucket", "prefix", …): calls of each side are made as its role."""
+    return functools.partial(AsRoles, aws)
+
+
 class S3Shelf:
     """Damage is done past the target and its proxy, straight in moto."""
 
@@ -68,7 +91,7 @@ class S3Shelf:
         self.s3 = aws.client("s3")
         where = {"LocationConstraint": aws.region}
         self.s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=where)
-        self.target: SnapshotTarget = S3Target(self.bucket, "some/prefix")
+        self.target: SnapshotTarget = AsRoles(aws, self.bucket, "some/prefix")
 
     def names(self, workspace: str) -> list[str]:
         prefix = self._key(workspace, "")

@@ -27,8 +27,8 @@ def bucket(aws: Any) -> str:
 
 
 @pytest.fixture
-def target(bucket: str) -> S3Target:
-    return S3Target(bucket, "prefix", part=PART)
+def target(bucket: str, s3_target: Callable[..., S3Target]) -> S3Target:
+    return s3_target(bucket, "prefix", part=PART)
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +83,13 @@ def test_the_manifest_is_written_last_and_only_where_there_is_none(
 
 
 def test_everything_is_encrypted_and_tagged(
-    aws: Any, bucket: str, packed: Packed, noise: bytes
+    aws: Any, bucket: str, packed: Packed, noise: bytes, s3_target: Callable[..., S3Target]
 ) -> None:
-    S3Target(bucket, "own", part=PART).put(*packed("s1"))
-    S3Target(bucket, "key", part=PART, kms_key=KEY).put(*packed("s1"))
-    S3Target(bucket, "many", part=PART, kms_key=KEY).put(*packed("s2", content=noise))
+    s3_target(bucket, "own", part=PART).put(*packed("s1"))
+    keyed = s3_target(bucket, "key", part=PART, kms_key=KEY)
+    keyed.put(*packed("s1"))
+    assert keyed.list("demo") == ["s1"]
+    s3_target(bucket, "many", part=PART, kms_key=KEY).put(*packed("s2", content=noise))
     s3 = aws.client("s3")
     seen = {}
     for key in names(aws):
