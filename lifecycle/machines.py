@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -90,7 +91,7 @@ class Machines:
             traits.lag,
             traits.keeps_disks,
             traits.joins,
-            needed,
+            needed | self._sizing.evicted,
             self._times.durable,
         )
         for change in reconcile.converge_machines(machines, observed, now, outlook):
@@ -99,6 +100,9 @@ class Machines:
             await self._remove_again(machine_id)
         newest = max((machine_number(row.machine_id) for row in observed), default=0)
         await self._sizing.scale(now, newest, {machine.id for machine in machines}, needed)
+        for machine in machines:
+            if machine.id in self._sizing.evicted and machine.status is _M.READY:
+                await self._empty(machine)
         await self._fail_overdue(now)
         await self._fail_homeless(machines, observed)
         await self._pool.protect({m.id for m in machines if m.occupied})
@@ -140,6 +144,13 @@ class Machines:
             seen = up.get(machine.id)
             if machine.id in self._expected and seen is not None and seen.state == "running":
                 self._watching.watch(replace(machine, address=seen.address))
+
+    async def _empty(self, machine: Machine) -> None:
+        """Somebody who waits needs the machine of somebody who sleeps: the files go into a snapshot."""
+        for workspace in await self._store.get_many(await self._fleet.files_on(machine.id)):
+            if workspace.status in (_W.STOPPED, _W.FAILED):
+                detach = partial(self._actions.detach, workspace)
+                self._errands.run(workspace.id, detach, "detach")
 
     def _expect(self, machine_id: str) -> None:
         self._expected[machine_id] = asyncio.get_running_loop().time() + GREETED
@@ -275,6 +286,11 @@ class Machines:
 
     async def _fail_homeless(self, machines: list[Machine], observed: list[Observed]) -> None:
         """Records that came back after a loss, of machines that are gone for good."""
+        counts = await self._store.counts()
+        seated = sum(machine.occupied for machine in machines)
+        if seated == sum(counts[status] for status in OCCUPYING):
+            self._homeless.clear()
+            return  # everybody has a slot of a machine that is known: no need to read them all
         held = await self._store.list(status=OCCUPYING)
         now, patience = asyncio.get_running_loop().time(), max(HOMELESS, self._pool.traits.lag)
         found = {w.id: w for w in reconcile.homeless(held, machines, observed)}

@@ -12,7 +12,8 @@ from lifecycle.model import Machine, MachineStatus
 @dataclass(frozen=True, slots=True)
 class Decision:
     """launch: how many to add. revive: stopped machines to start first. undrain: drains to call off.
-    drain: empty machines to give back. reason: in words, for the log and GET /api/pool."""
+    drain: empty machines to give back. evict: dedicated machines of sleepers, whose files go into
+    snapshots so that others can use them. reason: in words, for the log and GET /api/pool."""
 
     at_ms: int
     users: int
@@ -24,6 +25,7 @@ class Decision:
     undrain: tuple[str, ...]
     revive: tuple[str, ...]
     drain: tuple[str, ...]
+    evict: tuple[str, ...]
     reason: str
 
     def to_json(self) -> dict[str, Any]:
@@ -58,7 +60,9 @@ def scale(
     # A dedicated machine with somebody's files is theirs alone, and starts when they come back.
     own = {m.id for m in machines if parks and m.slots == 1 and m.holds_files}
     back = [m for m in of[MachineStatus.STOPPED] if m.id in own and m.id in returning]
-    have = len(coming) + len(of[MachineStatus.READY]) + len(back)
+    asleep = {m.id for m in machines if m.id in own and not m.occupied and m.id not in returning}
+    awake = [m for m in [*coming, *of[MachineStatus.READY]] if m.id not in asleep]
+    have = len(awake) + len(back)
     missing = max(0, want - have)
     undrain = tuple(m.id for m in of[MachineStatus.DRAINING] if not m.doomed_at_ms)[:missing]
     stopped = tuple(m.id for m in of[MachineStatus.STOPPED] if m.id not in own)
@@ -66,6 +70,10 @@ def scale(
     # A lost machine keeps its place under the bound: it may still come back.
     alive = len(machines)
     launch = max(0, min(missing - len(undrain) - len(revive), max_machines - alive))
+    # At the bound somebody who waits comes before the disk of somebody who sleeps.
+    needed = machines_wanted(users, slots, 0, max_machines)
+    unmet = max(0, needed - have - len(undrain) - len(revive) - launch)
+    evict = tuple(m.id for m in sorted(machines, key=_asleep_first) if m.id in asleep)[:unmet]
     spare = max(0, have - want)
     empty = [
         m
@@ -79,9 +87,18 @@ def scale(
     empty.sort(key=lambda m: (m.holds_files, -m.created_at_ms))
     drain = tuple(m.id for m in empty[:spare])
     return Decision(
-        now_ms, users, slots, warm_slots, want, have, launch, undrain, revive, drain,
+        now_ms, users, slots, warm_slots, want, have, launch, undrain, revive, drain, evict,
         _reason(users, slots, warm_slots, want, have, max_machines, spare, len(drain)),
     )  # fmt: skip
+
+
+def _asleep_first(m: Machine) -> tuple[bool, bool, int]:
+    """What is on its way to be emptied goes on; then who has slept longest."""
+    return (
+        m.status is not MachineStatus.READY,
+        m.status is not MachineStatus.LAUNCHING,
+        m.status_since_ms,
+    )
 
 
 def _reason(

@@ -44,6 +44,8 @@ class Sizing:
         self._pool, self._errands, self._times = pool, errands, times
         self._token_of, self._revive = token_of, revive
         self._last: Decision | None = None
+        self.evicted: frozenset[str] = frozenset()
+        """Dedicated machines of sleepers that others need: to be emptied, not parked."""
         self._not_before = 0.0
         self.expect: Callable[[str], None] = lambda machine_id: None
 
@@ -72,6 +74,7 @@ class Sizing:
             returning=returning,
         )
         await self._fleet.decided(decision.to_json())
+        self.evicted = frozenset(decision.evict)
         by_id = {machine.id: machine for machine in machines}
         for machine_id in decision.undrain:
             await self.turn(by_id[machine_id], _M.READY, "wanted again")

@@ -59,6 +59,20 @@ def test_a_dedicated_machine_with_files_is_its_owners_alone() -> None:
     assert decide(0, [idle], slots=1, parks=False).drain == ("m-1",), "no disk would be kept"
 
 
+def test_at_the_bound_who_waits_comes_before_the_disk_of_who_sleeps() -> None:
+    old = machine("m-1", M.STOPPED, slots=1, holds_files=1, status_since_ms=1)
+    new = machine("m-2", M.STOPPED, slots=1, holds_files=1, status_since_ms=2)
+    waits = decide(1, [new, old], slots=1, max_machines=2)
+    assert (waits.launch, waits.evict) == (0, ("m-1",))
+    for status in (M.LAUNCHING, M.READY):
+        begun = machine("m-2", status, slots=1, holds_files=1, status_since_ms=2)
+        assert decide(1, [begun, old], slots=1, max_machines=2).evict == ("m-2",), "one is enough"
+    assert decide(1, [new, old], slots=1, max_machines=3).evict == (), "there is room for one more"
+    assert decide(0, [new, old], slots=1, max_machines=2, warm_slots=1).evict == ()
+    back = decide(1, [new, old], slots=1, max_machines=2, returning={"m-2"})
+    assert back.evict == (), "it is theirs"
+
+
 def test_a_doomed_machine_is_replaced_and_never_called_back() -> None:
     doomed = busy("m-1", status=M.DRAINING, doomed_at_ms=5)
     decision = decide(1, [doomed])
