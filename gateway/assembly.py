@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import structlog
 from redis.asyncio import Redis
@@ -305,8 +305,12 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _plan(settings: Settings) -> Plan:
     snapshots = settings.snapshots
-    if settings.snapshot_kms_key and snapshots.startswith("s3://"):
-        snapshots += f"?kms={quote(settings.snapshot_kms_key, safe='')}"
+    if snapshots.startswith("s3://") and "?" not in snapshots:
+        # Machines are told this: they have neither our settings nor, on EC2, a region.
+        region = settings.aws_region or os.environ.get("AWS_REGION", "")
+        told = {"kms": settings.snapshot_kms_key, "region": region}
+        query = urlencode({name: value for name, value in told.items() if value})
+        snapshots += f"?{query}" if query else ""
     return Plan(
         command=settings.workspace_command,
         ready_path=settings.workspace_ready_path,

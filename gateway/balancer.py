@@ -49,8 +49,9 @@ class TargetGroup:
         if not self._target:
             self._target = await self._own()
         await self._ask("register_targets", "register in", Targets=[self._target])
-        self._in = True
-        log.info("balancer.registered", target=self._target["Id"], port=self._port)
+        known, self._in = self._in, True
+        if not known:
+            log.info("balancer.registered", target=self._target["Id"], port=self._port)
 
     async def leave(self, at_most: float = 3600.0) -> None:
         """Deregister and return when nothing comes from there any more: serve on meanwhile. Never

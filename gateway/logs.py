@@ -15,7 +15,9 @@ import structlog
 
 from gateway.terminal import colourful, one_line
 
-QUIET = {"uvicorn.error": logging.WARNING, "asyncio": logging.WARNING, "aiohttp": logging.WARNING}
+QUIET = dict.fromkeys(
+    ("uvicorn.error", "asyncio", "aiohttp", "aiobotocore", "botocore", "boto3"), logging.WARNING
+)
 """Loggers whose news at the level "info" is ours to tell."""
 
 _GONE = "[redacted]"

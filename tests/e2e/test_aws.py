@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -173,3 +176,63 @@ async def test_everything_comes_back_after_redis_lost_everything(
         assert await ws.recv() == "still there?", "nobody was stopped meanwhile"
     record = await client.status(ada)
     assert (record["epoch"], record["createdAt"]) == (ada["epoch"], ada["createdAt"])
+
+
+async def test_a_spot_notice_moves_the_work_and_the_page_says_so(
+    aws: Account, cloud: Cloud, flags: tuple[str, ...], serve: Any, client_of: Any, until: Any
+) -> None:
+    queue = aws.client("sqs").create_queue(QueueName="fleet")["QueueUrl"]
+    quiet = ("--idle-timeout", "600", "--aws-queue", queue, "--market", "spot")
+    gateway = await serve(*QUICK, *flags, *quiet, env=aws.env)
+    client = client_of(gateway)
+    workspace = await client.running()
+    (doomed,) = cloud.agents
+    token = await written(client, workspace)
+    began = time.monotonic()
+    notice = {
+        "source": "aws.ec2", "detail-type": "EC2 Spot Instance Interruption Warning",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "region": aws.region,
+        "detail": {"instance-id": doomed, "instance-action": "terminate"},
+    }  # fmt: skip
+    aws.client("sqs").send_message(QueueUrl=queue, MessageBody=json.dumps(notice))
+    said: set[str] = set()
+    page = {"Accept": "text/html"}
+
+    async def moved() -> bool:
+        _, html = await client.ide(workspace, "GET", "/", token=token, headers=page)
+        said.update(re.findall(r"[Mm]oving[^<]*", html.decode()))
+        record = await client.status(workspace)
+        return record["status"] == "running" and record["epoch"] == 2
+
+    await until(moved, timeout=60, what="it runs elsewhere")
+    assert time.monotonic() - began < 120
+    assert said, "the page said that it moves"
+    record = await client.status(workspace)
+    assert record["instanceId"] != workspace["instanceId"]
+    assert await client.ide(record, "GET", "/files/a.txt", token=token) == (200, b"mine")
+    assert {"workspace.moving", "machine.doomed", "machine.evacuated"} <= set(await client.events())
+
+
+async def test_a_gateway_is_in_its_target_group_while_it_takes_traffic(
+    aws: Account, serve: Any, client_of: Any, until: Any
+) -> None:
+    ec2, elb = aws.client("ec2"), aws.client("elbv2")
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    made = elb.create_target_group(
+        Name="gateways", Protocol="HTTP", Port=80, VpcId=vpc, TargetType="ip",
+        HealthCheckPath="/readyz",
+    )  # fmt: skip
+    group = made["TargetGroups"][0]["TargetGroupArn"]
+    slow = {"Key": "deregistration_delay.timeout_seconds", "Value": "1"}
+    elb.modify_target_group_attributes(TargetGroupArn=group, Attributes=[slow])
+    gateway = await serve(*IDE_FLAGS, "--target-group", group, env=aws.env)
+
+    def targets() -> list[tuple[str, int]]:
+        told = elb.describe_target_health(TargetGroupArn=group)["TargetHealthDescriptions"]
+        return [(row["Target"]["Id"], row["Target"]["Port"]) for row in told]
+
+    await until(lambda: targets() == [("127.0.0.1", gateway.port)], what="it is registered")
+    assert await asyncio.to_thread(gateway.stop) == 0
+    assert targets() == []
+    asked = [call.action for call in aws.calls if call.service.startswith("el")]
+    assert asked.index("DeregisterTargets") > asked.index("RegisterTargets")
