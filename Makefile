@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: serve test check bench clean
+.PHONY: serve trial test check bench clean
 
 serve: $(VENV)/.ide  ## set up and serve: make serve ARGS="--port 8001"
 	@$(BIN)/ide-gateway serve $(ARGS)
+
+trial: $(VENV)/.test  ## the AWS side on this machine, without an account: see docs/aws.md
+	@$(BIN)/python -m deploy.local_trial $(ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/pytest -n 2 $(ARGS)
