@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from gateway.assembly import Manager
-from gateway.exits import ConfigurationError, DependencyMissing
+from gateway.exits import ConfigurationError, DependencyMissing, Exit
 from gateway.logs import configure
 from gateway.settings import Settings
 from gateway.sources import load
@@ -30,7 +30,11 @@ log = structlog.get_logger(__name__)
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """{"led": whether the lease was free, "workspaces": {status: how many}}. event: of any schedule;
     nothing is read from it. Raises ConfigurationError, DependencyMissing."""
-    return asyncio.run(turn(_settings(os.environ)))
+    try:
+        return asyncio.run(turn(_settings(os.environ)))
+    except Exit as error:
+        # Of an error, a function's log shows the message and no hint.
+        raise type(error)("; ".join(filter(None, (str(error), error.hint)))) from error
 
 
 async def turn(settings: Settings) -> dict[str, Any]:
