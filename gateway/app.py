@@ -20,7 +20,8 @@ from starlette.types import ASGIApp
 from gateway import __version__, api, auth, closing, pages, visits
 from gateway.api.idempotency import RedisIdempotencyKeys
 from gateway.api.parts import Parts
-from gateway.assembly import Manager, target_group
+from gateway.assembly import Manager, sound, target_group
+from gateway.balancer import BalancerError
 from gateway.entrance import Entrance
 from gateway.entry import Codes
 from gateway.front import Front, not_found
@@ -108,6 +109,8 @@ class Application:
         """Listen to the news, take heartbeats, stand by for the loops; tell what there is. Raises
         ConfigurationError when a part is set up wrongly."""
         await self._manager.open()
+        if self._balancer is not None:
+            await sound("target-group", self._balancer.check())
         for listener in (
             self._routes.on_event,
             self._heartbeats.on_event,
@@ -142,7 +145,10 @@ class Application:
         """With the load balancer, as soon as we can be of use, and again should it have lost us."""
         ready, _ = await self.ready()
         if ready and self._balancer is not None:
-            await self._balancer.register()
+            try:
+                await self._balancer.register()
+            except BalancerError as error:
+                log.warning("balancer.unregistered", why=str(error), next_try_s=REGISTER)
 
     async def _pool_line(self) -> str:
         machines = await self._fleet.machines()

@@ -76,6 +76,10 @@ _PROBLEMS = (
 """What parts raise when they are set up wrongly: each says what to do."""
 
 
+PATIENCE = 15.0
+"""Seconds that each part may take to be found usable. Calls go on asking for longer, once we serve."""
+
+
 class Manager:
     def __init__(self, settings: Settings, redis_url: str, signing_key: str, holder: str) -> None:
         """holder: this process's name in the lease. Raises ConfigurationError."""
@@ -129,21 +133,21 @@ class Manager:
         database does not answer."""
         settings = self._settings
         if isinstance(self.store, RecordedStore):
-            await _sound("store", self.store.open())
+            await sound("store", self.store.open())
         if settings.lifecycle == "on" and not isinstance(self.pool, LocalPool):
-            await _sound("pool", self.pool.check())
+            await sound("pool", self.pool.check())
         if "://" in settings.snapshots:
             target = open_target(settings.snapshots)
             check: Callable[[], None] | None = getattr(target, "check", None)
             if check is not None:
-                await _sound("snapshots", asyncio.to_thread(check))
+                await sound("snapshots", asyncio.to_thread(check))
         for name, part in (
             ("aws-queue", self._feed),
             ("aws-topic", self._topic),
             ("cloudwatch-namespace", self._sink),
         ):
             if part is not None:
-                await _sound(name, part.check())
+                await sound(name, part.check())
 
     async def run(self) -> None:
         """Stand by for the lease, and lead while it is held. For ever."""
@@ -226,9 +230,16 @@ def target_group(settings: Settings, clients: Clients) -> TargetGroup | None:
     return TargetGroup(settings.target_group, clients, settings.port, host)
 
 
-async def _sound(part: str, check: Awaitable[_T]) -> None:
+async def sound(part: str, check: Awaitable[_T]) -> None:
+    """Make sure that a part can be used. Raises as Manager.open() does."""
     try:
-        await check
+        async with asyncio.timeout(PATIENCE):
+            await check
+    except TimeoutError:
+        raise DependencyMissing(
+            f"--{part}: no answer in {PATIENCE:g} s",
+            "check --aws-region, AWS_ENDPOINT_URL and the network between here and AWS",
+        ) from None
     except StoreUnavailable as error:
         raise DependencyMissing(f"--{part}: {error}") from error
     except _PROBLEMS as error:

@@ -44,6 +44,10 @@ class TargetGroup:
         self._target: dict[str, Any] = {}
         self._in = False
 
+    async def check(self) -> None:
+        """For the start: the group is there, and takes what we are. Raises BalancerError."""
+        self._target = await self._own()
+
     async def register(self) -> None:
         """Once this gateway is ready. Safe to repeat. Raises BalancerError."""
         if not self._target:

@@ -22,14 +22,20 @@ _HINTS = {
     "SignatureDoesNotMatch": "the secret key is wrong: check AWS_SECRET_ACCESS_KEY",
     "ExpiredToken": "the credentials have expired: renew them",
     "ExpiredTokenException": "the credentials have expired: renew them",
-    "AccessDenied": "the role may not do this: compare it with deploy/iam",
-    "AccessDeniedException": "the role may not do this: compare it with deploy/iam",
-    "UnauthorizedOperation": "the role may not do this: compare it with deploy/iam",
     "PermanentRedirect": "it is in another region: set --aws-region to the bucket's",
     "AuthorizationHeaderMalformed": "it is in another region: set --aws-region to the bucket's",
     "NoSuchBucket": "there is no such bucket: create it, or correct --snapshots",
-    "ResourceNotFoundException": "there is no such thing in this account and region: create it, or correct the setting",
+    "ResourceNotFoundException": "there is none of that name in this account and region: create it, or correct the name or --aws-region",
 }  # fmt: skip
+
+_FORBIDDEN = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnauthorizedOperation",
+    "AuthorizationError",
+}
+QUOTED = 300
+"""Characters of AWS's own words in ours: who may not do what stands at their beginning."""
 
 
 class Clients:
@@ -96,5 +102,12 @@ def explain(error: BaseException, doing: str) -> str:
         return f"cannot {doing}: no AWS region is set; set --aws-region or AWS_REGION"
     if name in ("EndpointConnectionError", "ConnectTimeoutError"):
         return f"cannot {doing}: AWS does not answer ({error}); check --aws-region, AWS_ENDPOINT_URL and the network"
+    if isinstance(error, TimeoutError):
+        return f"cannot {doing}: AWS gave no answer in time; check --aws-region, AWS_ENDPOINT_URL and the network"
+    if code in _FORBIDDEN:
+        said = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))[:QUOTED]
+        return (
+            f"cannot {doing}: the role may not do this, compare it with deploy/iam ({code}: {said})"
+        )
     hint = _HINTS.get(code, "")
     return f"cannot {doing}: {hint} ({code})" if hint else f"cannot {doing}: {error}"

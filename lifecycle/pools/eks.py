@@ -87,8 +87,8 @@ class EksPool(GroupPool):
         except failures() as error:
             if code_of(error) == "ResourceNotFoundException":
                 raise PoolError(
-                    f"cannot {doing}: {error}; create it, or correct --eks-cluster,"
-                    " --eks-node-group and --aws-region"
+                    f"cannot {doing}: there is none in this account and region: create it, or"
+                    " correct --eks-cluster, --eks-node-group or --aws-region"
                 ) from error
             raise PoolError(explain(error, doing)) from error
 

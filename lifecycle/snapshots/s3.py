@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 PART = 16 * 2**20
 MOST_PARTS = 10_000  # of S3
 PARALLEL = 4  # parts in memory at once: 64 MiB
+PATIENCE = 12.0  # seconds that the bucket may take to be found usable
 READS = 5
 """Tries for the body of a part: boto repeats requests, not bodies that break off."""
 
@@ -106,20 +107,24 @@ class S3Target:
         self._run(lambda s3: self._delete(s3, manifest, archive), f"delete {self._url(manifest)}")
 
     async def _check(self, s3: Any) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self._look(s3)
+
+    async def _look(self, s3: Any) -> None:
         try:
             found = await s3.head_bucket(Bucket=self._bucket)
         except failures() as error:
-            if code_of(error) not in ("400", "403", "404"):
+            if code_of(error) not in ("301", "400", "403", "404"):
                 raise
             # An answer to HEAD has no words. What is wrong is said to whoever asks for a list.
             await s3.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
             return
-        where = found.get("BucketRegion", "")
-        if self._region and where and where != self._region:
+        where, here = found.get("BucketRegion", ""), s3.meta.region_name
+        if where and where != here:
             raise SnapshotError(
                 "unreachable",
-                f"the bucket {self._bucket} is in {where}, not in {self._region}:"
-                " set --aws-region to the bucket's, or take a bucket there",
+                f"the bucket {self._bucket} is in {where}, not in {here}: take one there, or name its"
+                f" region (--snapshots s3://{self._bucket}/…?region={where}) and pay for the transfer",
             )
 
     async def _put(self, s3: Any, manifest: Manifest, archive: Path, key: str) -> None:

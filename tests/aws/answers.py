@@ -13,16 +13,20 @@ def refusal(service: str, code: str, message: str) -> tuple[dict[str, str], byte
     if service in _JSON:
         headers = {"content-type": "application/x-amz-json-1.0", "x-amzn-errortype": code}
         return headers, json.dumps({"__type": code, "message": message}).encode()
+    headers = {"content-type": "text/xml"}
     error = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
     if service == "ec2":
         body = (
             f"<Response><Errors><Error>{error}</Error></Errors><RequestID>r</RequestID></Response>"
         )
     elif service == "s3":
+        # Without it boto asks where the bucket is, is redirected, asks where the bucket is, …
+        if code == "PermanentRedirect":
+            headers["x-amz-bucket-region"] = "us-west-2"
         body = f"<Error>{error}<RequestId>r</RequestId></Error>"
     else:
         body = f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>r</RequestId></ErrorResponse>"
-    return {"content-type": "text/xml"}, f'<?xml version="1.0" encoding="UTF-8"?>{body}'.encode()
+    return headers, f'<?xml version="1.0" encoding="UTF-8"?>{body}'.encode()
 
 
 _WRONG_KEY = {

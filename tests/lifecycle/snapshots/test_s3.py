@@ -302,7 +302,7 @@ def test_check_says_that_the_credentials_are_wrong(aws: Any, bucket: str) -> Non
 
 def test_check_says_that_the_region_is_wrong(aws: Any, bucket: str) -> None:
     error = error_of(S3Target(bucket, region="us-west-2").check)
-    assert "is in eu-central-1, not in us-west-2: set --aws-region" in str(error)
+    assert "is in eu-central-1, not in us-west-2: take one there" in str(error)
 
 
 def test_check_says_that_the_role_may_not(aws: Any, bucket: str) -> None:
