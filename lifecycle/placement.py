@@ -1,7 +1,8 @@
-"""Which machine a queued workspace boots on. Pure."""
+"""Which machine a queued workspace boots on, and where there is none for it. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,58 @@ def place(queue: Sequence[Workspace], machines: Sequence[Machine]) -> list[Place
             # For a Detach, its place elsewhere is kept, or the next in the queue would take it meanwhile.
             free[chosen.id] -= 1
     return commands
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """zones: where machines have to be added, named once for each. idle: empty machines that are of no use
+    to anybody who waits."""
+
+    zones: tuple[str, ...] = ()
+    idle: tuple[Machine, ...] = ()
+
+
+def shortage(queue: Sequence[Workspace], machines: Sequence[Machine], slots: int) -> Shortage:
+    """Zones in which volumes wait and no machine has room, or is coming and will have. Machines elsewhere
+    are no help, however many there are. slots: of a machine that is added."""
+    room = {m.id: m.slots - m.occupied for m in machines if takes_work(m) or _comes(m)}
+    zones: list[str] = []
+    waiting: Counter[str] = Counter()
+    used: set[str] = set()
+    for workspace in queue:
+        fits = [m for m in machines if room.get(m.id, 0) > 0 and _may_serve(workspace, m)]
+        if fits:
+            chosen = min(fits, key=lambda m: _sooner(workspace, m, room[m.id]))
+            room[chosen.id] -= 1
+            used.add(chosen.id)
+        elif workspace.volume and workspace.zone:
+            waiting[workspace.zone] += 1
+            if waiting[workspace.zone] > zones.count(workspace.zone) * slots:
+                zones.append(workspace.zone)
+    empty = (m for m in machines if takes_work(m) and not m.occupied and not m.holds_files)
+    return Shortage(tuple(zones), tuple(m for m in empty if m.id not in used))
+
+
+def _comes(machine: Machine) -> bool:
+    """Launched, and will take work. An adopted one that is silent may never answer."""
+    return machine.status is _M.LAUNCHING and not machine.unheard and not machine.doomed_at_ms
+
+
+def _may_serve(workspace: Workspace, machine: Machine) -> bool:
+    """One that is coming, nobody knows yet where, may come up in any zone: a turn later it is known."""
+    if workspace.machine_id == machine.id or _suits(workspace, machine):
+        return True
+    return machine.status is _M.LAUNCHING and not machine.zone
+
+
+def _sooner(
+    workspace: Workspace, machine: Machine, room: int
+) -> tuple[bool, bool, bool, int, int, str]:
+    """In the order of place(): home, then the fullest; what is coming comes after what is there."""
+    return (
+        machine.id != workspace.machine_id, machine.status is not _M.READY, not machine.zone, room,
+        machine.created_at_ms, machine.id,
+    )  # fmt: skip
 
 
 def takes_work(machine: Machine) -> bool:

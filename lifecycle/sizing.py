@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 
 import structlog
 
 from lifecycle import reconcile
 from lifecycle.errands import Errands
 from lifecycle.model import Machine, MachineStatus
+from lifecycle.placement import Shortage, shortage
 from lifecycle.pools import Launch, NoCapacity, Pool, PoolError
 from lifecycle.scaler import Decision, scale
 from lifecycle.stores import Conflict
@@ -73,6 +76,9 @@ class Sizing:
             parks=self._pool.traits.keeps_disks,
             returning=returning,
         )
+        queue = await self._store.queued() if counts["queued"] else []
+        short = shortage(queue, machines, t.slots)
+        decision = where_volumes_wait(decision, short, t.max_machines - len(machines))
         await self._fleet.decided(decision.to_json())
         self.evicted = frozenset(decision.evict)
         by_id = {machine.id: machine for machine in machines}
@@ -83,7 +89,7 @@ class Sizing:
         for machine_id in decision.drain:
             await self.turn(by_id[machine_id], _M.DRAINING, decision.reason, only_empty=True)
         if decision.launch:
-            await self._launch(decision.launch, newest)
+            await self._launch(decision.launch, newest, short.zones)
         self._tell(decision)
 
     async def turn(
@@ -105,7 +111,7 @@ class Sizing:
 
     def repeat(self, machine: Machine) -> None:
         """Its launch was written down and nothing was seen of it: the one who was to launch it is gone."""
-        launches = [Launch(machine.id, machine.token, machine.slots)]
+        launches = [Launch(machine.id, machine.token, machine.slots, machine.zone)]
         self._errands.run(machine.id, lambda: self._tell_pool(launches), "launch")
 
     def _tell(self, decision: Decision) -> None:
@@ -113,17 +119,24 @@ class Sizing:
         if last is None or (last.want, last.have) != (decision.want, decision.have):
             log.info("pool.scaled", want=decision.want, have=decision.have, why=decision.reason)
 
-    async def _launch(self, count: int, newest: int) -> None:
-        """Write each intent down, then ask the pool. An answer that is lost is found by describe()."""
+    async def _launch(self, count: int, newest: int, zones: Sequence[str]) -> None:
+        """Write each intent down, then ask the pool. An answer that is lost is found by describe().
+        zones: where the first of them have to be; in their records at once, or the next turn would want
+        others there."""
         if self._errands.busy(LAUNCHING) or asyncio.get_running_loop().time() < self._not_before:
             return
         t = self._times
         ids = await self._fleet.intend(
             self._pool.name, t.slots, min(count, AT_ONCE), t.max_machines, newest
         )
-        launches = [Launch(each, self._token_of(each), t.slots) for each in ids]
-        for machine_id in ids:
+        wanted = dict(zip_longest(ids, zones[: len(ids)], fillvalue=""))
+        for machine_id, zone in wanted.items():
+            if zone:
+                await self._fleet.observe(machine_id, "", zone)
             self.expect(machine_id)
+        launches = [
+            Launch(each, self._token_of(each), t.slots, zone) for each, zone in wanted.items()
+        ]
         if launches:
             self._errands.run(LAUNCHING, lambda: self._tell_pool(launches))
 
@@ -149,3 +162,24 @@ class Sizing:
             machine = await self._fleet.machine(machine_id)
             if machine is not None and machine.status is _M.LAUNCHING:
                 await self.turn(machine, _M.TERMINATED, "no capacity", bare=True)
+
+
+def where_volumes_wait(decision: Decision, short: Shortage, room: int) -> Decision:
+    """The decision with machines where volumes wait, wanted by their number or not. room: machines that may
+    be added. At the bound empty ones that nobody who waits can use are given back first. Pure."""
+    if not short.zones:
+        return decision
+    wanted = len(short.zones)
+    reason = (
+        f"{decision.reason}; volumes wait for {wanted} in {', '.join(sorted(set(short.zones)))}"
+    )
+    if wanted <= room:
+        return replace(decision, launch=max(decision.launch, wanted), reason=reason)
+    back = {machine.id for machine in short.idle[: wanted - max(0, room)]}
+    return replace(
+        decision,
+        launch=max(0, room),
+        undrain=(),  # they are given back for those that are wanted
+        drain=tuple(dict.fromkeys((*decision.drain, *sorted(back)))),
+        reason=reason,
+    )

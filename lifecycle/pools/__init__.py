@@ -24,11 +24,16 @@ class NoCapacity(PoolError):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One machine to add. Written down in the store before the pool hears of it."""
+    """One machine to add. Written down in the store before the pool hears of it.
+
+    zone: where it has to be, for a volume that waits there; "" is anywhere. Only a pool that chooses zones
+    itself can honour it: whoever asks looks again where the machine has come up.
+    """
 
     machine_id: str
     token: str = field(repr=False)
     slots: int
+    zone: str = ""
 
 
 State = Literal["launching", "running", "stopping", "stopped"]

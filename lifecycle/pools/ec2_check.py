@@ -26,11 +26,16 @@ async def check(calls: Ec2Calls, config: Ec2Config) -> dict[str, str]:
         await _exists(calls, "image", config.image, "--machine-image")
     for group in config.security_groups:
         await _exists(calls, "security_group", group, "--security-groups")
-    zones = {}
+    return await zones(calls, config)
+
+
+async def zones(calls: Ec2Calls, config: Ec2Config) -> dict[str, str]:
+    """Subnet → its zone. Raises PoolError with what to do."""
+    found = {}
     for subnet in config.subnets:
         (row,) = await _exists(calls, "subnet", subnet, "--subnets")
-        zones[subnet] = row["AvailabilityZone"]
-    return zones
+        found[subnet] = row["AvailabilityZone"]
+    return found
 
 
 _ASKS = {

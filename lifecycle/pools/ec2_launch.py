@@ -63,11 +63,12 @@ class Ec2Config:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Machines of consecutive numbers that one call asks for."""
+    """Machines of consecutive numbers that one call asks for. zone: where they have to be; "" is anywhere."""
 
     first: int
     count: int
     slots: int
+    zone: str = ""
 
     @property
     def numbers(self) -> range:
@@ -81,20 +82,21 @@ class Run:
 def runs(launches: Iterable[Launch], batch: int) -> list[Run]:
     """The launches in as few calls as can be, each with at most `batch` machines. One that is named
     twice is one."""
-    slots = {machine_number(launch.machine_id): launch.slots for launch in launches}
-    return consecutive(slots, batch)
+    wanted = {machine_number(each.machine_id): (each.slots, each.zone) for each in launches}
+    return consecutive(wanted, batch)
 
 
-def consecutive(slots: Mapping[int, int], batch: int) -> list[Run]:
-    """slots: by machine number."""
+def consecutive(wanted: Mapping[int, tuple[int, str]], batch: int) -> list[Run]:
+    """wanted: machine number → its slots and its zone."""
     found: list[Run] = []
-    for number in sorted(slots):
+    for number in sorted(wanted):
+        slots, zone = wanted[number]
         last = found[-1] if found else Run(0, 0, 0)
-        follows = number == last.first + last.count and slots[number] == last.slots
+        follows = number == last.first + last.count and (slots, zone) == (last.slots, last.zone)
         if follows and last.count < batch:
             found[-1] = replace(last, count=last.count + 1)
         else:
-            found.append(Run(number, 1, slots[number]))
+            found.append(Run(number, 1, slots, zone))
     return found
 
 
@@ -130,6 +132,7 @@ def request(
         "ImageId": config.image,
         "InstanceType": offering.instance_type,
         "SubnetId": offering.subnet,
+        "Placement": {"AvailabilityZone": offering.zone} if offering.zone else {},
         "SecurityGroupIds": list(config.security_groups),
         "IamInstanceProfile": {"Name": config.instance_profile} if config.instance_profile else {},
         "InstanceMarketOptions": _market(config),
@@ -154,7 +157,8 @@ def client_token(
     """The same for whoever asks for the same. A token is good for a day longer than its instances, so the
     join code is in it: another Redis counts from m-1 again, and makes other codes."""
     words = (
-        fleet, run.first, run.count, offering.instance_type, offering.subnet, user_data, after,
+        fleet, run.first, run.count, offering.instance_type, offering.subnet, offering.zone,
+        user_data, after,
     )  # fmt: skip
     return hashlib.sha256("\0".join(map(str, words)).encode()).hexdigest()
 

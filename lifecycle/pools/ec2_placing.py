@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from lifecycle.pools import NoCapacity, PoolError
+from lifecycle.pools import ec2_check as checks
 from lifecycle.pools.bootstrap import Bootstrap
 from lifecycle.pools.ec2_calls import Ec2Calls, code
 from lifecycle.pools.ec2_instances import STATES, Instance, Recent, read
@@ -40,7 +42,7 @@ UNSURE = 1000
 
 
 class Placing:
-    """zones: of subnets, for people to read; what is not known is told by the subnet's id."""
+    """zones: of subnets; asked for when a zone matters and they are not known."""
 
     def __init__(
         self,
@@ -62,7 +64,8 @@ class Placing:
         Raises NoCapacity when there is no more, PoolError when nobody knows what became of a call."""
         notices: list[str] = []
         missing = [run]
-        for offering in self._order(run):
+        choices = await self._choices_for(run)
+        for offering in self._order(run, choices):
             unsure = self._unsure.get(run) == offering
             if paused(self._refusals, offering, self._clock()) and not unsure:
                 continue
@@ -70,17 +73,35 @@ class Placing:
             for part in asked:
                 missing += await self._ask(part, offering)
             if missing != asked:
-                notices += self._notice(offering)
+                notices += self._notice(offering, choices)
             if not missing:
                 return notices
         for notice in notices:
             log.warning("%s", notice)
-        raise self._nothing_left(missing)
+        raise self._nothing_left(missing, choices)
 
-    def _order(self, run: Run) -> list[Offering]:
+    async def _choices_for(self, run: Run) -> Sequence[Offering]:
+        """Every offering, or those in the zone that it has to be in. Raises NoCapacity."""
+        if not run.zone:
+            return self._choices
+        subnets = self._config.subnets
+        if not subnets:
+            return tuple(replace(each, zone=run.zone) for each in self._choices)
+        if not self.zones.keys() >= set(subnets):
+            self.zones = await checks.zones(self._calls, self._config)
+        there = [each for each in self._choices if self.zones[each.subnet] == run.zone]
+        if not there:
+            raise NoCapacity(
+                f"no machine for a volume in {run.zone}: none of --subnets is in that zone;"
+                f" name one that is ({run})",
+                [f"m-{number}" for number in run.numbers],
+            )
+        return there
+
+    def _order(self, run: Run, choices: Sequence[Offering]) -> list[Offering]:
         """First the one of which nobody knows whether it gave them: asked again, it tells."""
         first = self._unsure.get(run)
-        return sorted(self._choices, key=lambda offering: offering != first)
+        return sorted(choices, key=lambda offering: offering != first)
 
     async def _ask(self, part: Run, offering: Offering) -> list[Run]:
         """Launch it there; what is still missing."""
@@ -105,7 +126,7 @@ class Placing:
             return []
         self._refuse(offering, "InsufficientInstanceCapacity")
         return consecutive(
-            {number: part.slots for number in part.numbers if number not in numbers}, part.count
+            {n: (part.slots, part.zone) for n in part.numbers if n not in numbers}, part.count
         )
 
     async def _run(self, part: Run, offering: Offering) -> list[Instance]:
@@ -132,24 +153,26 @@ class Placing:
     def _refuse(self, offering: Offering, why: str) -> None:
         self._refusals = refused(
             self._refusals,
-            refused_with(self._choices, offering, why),
+            refused_with([*self._choices, offering], offering, why),
             why,
             self._clock(),
             lasting=why in LASTING,
         )
 
-    def _notice(self, chosen: Offering) -> list[str]:
-        better = passed_over(self._choices, self._refusals, chosen)
+    def _notice(self, chosen: Offering, choices: Sequence[Offering]) -> list[str]:
+        better = passed_over(choices, self._refusals, chosen)
         if not better:
             return []
         names = ", ".join(self._words(each) for each in better)
         return [f"no capacity for {names}: took {self._words(chosen)}"]
 
-    def _nothing_left(self, missing: list[Run]) -> NoCapacity:
+    def _nothing_left(self, missing: list[Run], choices: Sequence[Offering]) -> NoCapacity:
         why = ", ".join(
-            f"{self._words(each)} ({refusal.why})" for each, refusal in self._refusals.items()
+            f"{self._words(each)} ({refusal.why})"
+            for each, refusal in self._refusals.items()
+            if each in choices
         )
-        seconds = next_try(self._choices, self._refusals, self._clock())
+        seconds = next_try(choices, self._refusals, self._clock())
         names = ", ".join(map(str, missing))
         return NoCapacity(
             f"no capacity for {names} in any of: {why}; asked again in {seconds:.0f} s at the earliest,"
@@ -159,5 +182,5 @@ class Placing:
 
     def _words(self, offering: Offering) -> str:
         kind = offering.instance_type or "the launch template's type"
-        place = self.zones.get(offering.subnet, offering.subnet)
+        place = offering.zone or self.zones.get(offering.subnet, offering.subnet)
         return f"{kind} in {place}" if place else kind

@@ -90,6 +90,8 @@ class EcsPool:
             )
 
     async def launch(self, launches: Sequence[Launch]) -> list[str]:
+        """See Pool. A launch's zone is not honoured: ECS spreads tasks over its subnets, and nothing on a
+        task can have a volume of EBS attached later."""
         wanted = {launch.machine_id: launch for launch in launches}
         # By tag first: a client token is remembered for a while only, and a task may run for weeks.
         there = {machine_id for machine_id, _ in await self._tasks()} if wanted else set()

@@ -83,6 +83,8 @@ class GroupPool:
         )
 
     async def launch(self, launches: Sequence[Launch]) -> list[str]:
+        """See Pool. A launch's zone is not honoured: the group balances its zones by itself, so the one
+        that has the fewest machines is next."""
         async with self._turn:
             group = await self._look()
             new = self._naming.want(launches, group.members)

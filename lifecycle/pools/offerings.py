@@ -19,10 +19,11 @@ LASTING_PAUSE = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Offering:
-    """instance_type, subnet: "" leaves it to the launch template."""
+    """instance_type, subnet: "" leaves it to the launch template. zone: asked for where no subnet says it."""
 
     instance_type: str = ""
     subnet: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

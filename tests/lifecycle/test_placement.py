@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.placement import Detach, Place, Revive, place
+from lifecycle.placement import Detach, Place, Revive, place, shortage
 from tests.lifecycle.fakes import machine, workspace
 
 M = MachineStatus
@@ -165,3 +165,49 @@ def test_a_doomed_home_is_not_gone_back_to() -> None:
     assert place([queued(home="m-1")], [home, machine("m-2")]) == []
     stopped = machine("m-1", M.STOPPED, doomed_at_ms=1)
     assert place([queued(home="m-1")], [stopped]) == []
+
+
+# Where volumes wait
+
+
+def waits(id: str, zone: str, home: str = "") -> Workspace:
+    return queued(id, home, volume=f"vol-{id}", zone=zone)
+
+
+def zones(queue: list[Workspace], machines: list[Machine], slots: int = 2) -> tuple[str, ...]:
+    return shortage(queue, machines, slots).zones
+
+
+def test_a_volume_wants_a_machine_in_its_zone_whatever_there_is_elsewhere() -> None:
+    one, elsewhere = waits("w1", "a"), machine("m-1", zone="b")
+    assert zones([one], [elsewhere]) == ("a",)
+    assert zones([one], [elsewhere, machine("m-2", zone="a")]) == ()
+    assert zones([one], [machine("m-2", zone="a", occupied=5)]) == ("a",)
+    assert zones([queued()], []) == (), "who may go anywhere is counted by the scaler"
+
+
+def test_what_is_coming_there_is_not_asked_for_twice() -> None:
+    one = waits("w1", "a")
+    assert zones([one], [machine("m-1", M.LAUNCHING, zone="a")]) == ()
+    assert zones([one], [machine("m-1", M.LAUNCHING)]) == (), "it may come up there"
+    assert zones([one], [machine("m-1", M.LAUNCHING, zone="b")]) == ("a",)
+    for useless in ({"unheard": True}, {"doomed_at_ms": 9}):
+        assert zones([one], [machine("m-1", M.LAUNCHING, zone="a", **useless)]) == ("a",)
+
+
+def test_as_many_as_have_room_for_all_who_wait_there() -> None:
+    queue = [waits(f"w{n}", "a") for n in range(5)] + [waits("w9", "b")]
+    assert zones(queue, [machine("m-1", zone="a", slots=2)]) == ("a", "a", "b")
+    assert zones(queue, [], slots=5) == ("a", "b")
+
+
+def test_who_comes_first_and_may_go_anywhere_takes_the_room() -> None:
+    machines = [machine("m-1", zone="a", slots=1), machine("m-2", zone="b", slots=1)]
+    assert zones([waits("w1", "b"), queued("w2")], machines) == ()
+    assert zones([queued("w2"), waits("w1", "a")], machines) == ("a",)
+
+
+def test_what_is_empty_and_no_help_may_be_given_back() -> None:
+    machines = [machine("m-1", zone="b"), machine("m-2", zone="b", occupied=1), machine("m-3", zone="a")]  # fmt: skip
+    found = shortage([waits("w1", "a"), waits("w2", "c")], machines, 5)
+    assert ([m.id for m in found.idle], found.zones) == (["m-1"], ("c",))

@@ -24,8 +24,8 @@ IMAGE = "ami-12345678"
 ONE = Launch("m-1", JOINING.token("m-1"), 5)
 
 
-def launches(*numbers: int, slots: int = 5) -> list[Launch]:
-    return [Launch(f"m-{n}", JOINING.token(f"m-{n}"), slots) for n in numbers]
+def launches(*numbers: int, slots: int = 5, zone: str = "") -> list[Launch]:
+    return [Launch(f"m-{n}", JOINING.token(f"m-{n}"), slots, zone) for n in numbers]
 
 
 class Clock:
@@ -94,6 +94,8 @@ def test_runs_are_of_consecutive_numbers_and_like_slots() -> None:
     assert runs(launches(*range(1, 8)), 3) == [Run(1, 3, 5), Run(4, 3, 5), Run(7, 1, 5)]
     assert runs([*launches(1, 2), *launches(3, slots=1)], 50) == [Run(1, 2, 5), Run(3, 1, 1)]
     assert runs([], 50) == []
+    there = [*launches(1, 2), *launches(3, zone="a"), *launches(4, zone="b")]
+    assert runs(there, 50) == [Run(1, 2, 5), Run(3, 1, 5, "a"), Run(4, 1, 5, "b")]
 
 
 def test_a_token_says_what_is_asked_for_and_nothing_else() -> None:
@@ -414,6 +416,34 @@ async def test_where_it_goes_on_after_a_refusal(
     (instance,) = instances(aws)
     assert [instance["InstanceType"], instance["Placement"]["AvailabilityZone"]] == taken
     assert len(asked(aws, "RunInstances")) == 2
+
+
+def zones(aws: Any) -> list[str]:
+    return [each["Placement"]["AvailabilityZone"] for each in instances(aws)]
+
+
+async def test_a_zone_that_is_asked_for_is_the_only_one(aws: Any, make: Make) -> None:
+    near, far, off = "eu-central-1a", "eu-central-1b", "eu-central-1c"
+    pool = make(subnets=subnets(aws, near, far))
+    await pool.launch([*launches(1), *launches(2, 3, zone=far)])
+    assert sorted(zones(aws)) == [near, far, far]
+    with pytest.raises(NoCapacity, match=f"volume in {off}: none of --subnets") as none:
+        await pool.launch([*launches(4, zone=off), *launches(5)])
+    assert none.value.machine_ids == ("m-4",), "the other one came"
+    assert sorted(await states(pool)) == ["m-1", "m-2", "m-3", "m-5"]
+    full = aws.fault("ec2", "RunInstances", error=("InsufficientInstanceCapacity", 500))
+    with full, pytest.raises(NoCapacity, match=rf"m-6 in any of: t3.micro in {far} \(Insuff"):
+        await pool.launch(launches(6, zone=far))
+    await pool.launch(launches(7))
+    assert zones(aws).count(near) == 3, "nothing is held against the other zone"
+
+
+async def test_without_subnets_the_zone_itself_is_asked_for(aws: Any, make: Make) -> None:
+    pool = make()
+    await pool.launch(launches(1, zone="eu-central-1b"))
+    assert zones(aws) == ["eu-central-1b"]
+    await pool.launch(launches(1, zone="eu-central-1c"))
+    assert zones(aws) == ["eu-central-1b"], "it is there already"
 
 
 async def test_nothing_left_anywhere(aws: Any, make: Make) -> None:
