@@ -15,7 +15,8 @@ from gateway.terminal import DONE, DOUBT, report, say
 def announce(settings: Settings, home_url: str) -> None:
     report(*ide(settings.workspace_command, os.environ.get("PATH", "")))
     say(f"Open {home_url}   (one use, good for 10 minutes)")
-    say("API /api · metrics /metrics · Ctrl-C stops everything, files are kept")
+    ends = "stops everything" if settings.pool == "local" else "ends the gateway, machines go on"
+    say(f"API /api · metrics /metrics · Ctrl-C {ends}, files are kept")
 
 
 def ide(command: str, path: str) -> tuple[str, str, str]:

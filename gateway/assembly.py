@@ -45,9 +45,10 @@ from lifecycle.pools.local import LocalPool
 from lifecycle.snapshots import SnapshotError
 from lifecycle.snapshots.registry import open_target
 from lifecycle.stores import StoreError, StoreUnavailable
-from lifecycle.stores.connection import connect
+from lifecycle.stores.connection import asked, connect
 from lifecycle.stores.dynamodb import DynamoDbRecords
 from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.keys import TOLD
 from lifecycle.stores.postgresql import PostgresRecords
 from lifecycle.stores.recorded import RecordedStore
 from lifecycle.stores.redis import RedisStore
@@ -60,6 +61,8 @@ from lifecycle.ticks import Times, every
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
+
+CAUGHT_UP = 5000  # events of one turn; more wait for the next
 
 Remote = Ec2Pool | EcsPool | AsgPool | EksPool
 """Pools of machines that are somewhere else."""
@@ -173,9 +176,11 @@ class Manager:
         self.lease.token = token
         renewing = asyncio.create_task(self._renew())
         try:
+            before = await self.signals.last_event_id()
             if self._feed is not None:
                 await _logged("feed", Listening(self._feed, self.evacuation.notice).turn(0))
             await self.loops.once()
+            await self._catch_up(before)
             for part in (self._herald, self._reporter):
                 if part is not None:
                     await _logged(type(part).__name__, part.tick())
@@ -195,6 +200,19 @@ class Manager:
         await self.agents.close()
         await self.clients.close()
         await self.redis.aclose()
+
+    async def _catch_up(self, before: str) -> None:
+        """Tell what happened since the last turn, as News does to whoever stays. before: where the events
+        ended when the first turn of all began."""
+        listeners = [part.on_event for part in (self._herald, self._reporter) if part is not None]
+        if not listeners:
+            return
+        after = await asked(self.redis.get(TOLD)) or before
+        for event in await self.signals.history(str(after), CAUGHT_UP):
+            after = event.id
+            for listen in listeners:
+                listen(event)
+        await asked(self.redis.set(TOLD, after))
 
     async def _renew(self) -> None:
         while True:

@@ -59,7 +59,7 @@ def write_parts(
     secrets = ", ".join(f"{variable(name)}_FILE" for name in sorted(SECRETS))
     formatter.write_paragraph()
     formatter.write_text(
-        f"{variable('api_key')} has no flag: everybody on a machine can read its arguments."
+        f"{variable('api_key')} and {variable('signing_key')} have no flag: everybody on a machine can read its arguments."
         f" Secrets may be in files: {secrets}."
     )
 

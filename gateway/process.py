@@ -175,7 +175,12 @@ async def _end(
         life.cancel()
     await asyncio.wait({life})
     if asked:
-        say("Stopping machines, files are kept")
+        local = settings.pool == "local"
+        say(
+            "Stopping machines, files are kept"
+            if local
+            else "Letting go of the machines: they go on"
+        )
     try:
         await application.stop(stop_machines=True)
     finally:

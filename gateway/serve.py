@@ -53,7 +53,9 @@ def serve(loaded: Loaded) -> int:
             settings=_settled(loaded, directory),
             redis_url=redis_url,
             api_key=loaded.settings.api_key or secret_in(data_dir / "api-key"),
-            signing_key=shared_signing_key(redis_url, data_dir / "signing-key"),
+            signing_key=shared_signing_key(
+                redis_url, data_dir / "signing-key", loaded.settings.signing_key
+            ),
         )
         url_file = data_dir / "url"  # where `ide-gateway ls` looks
         url = loaded.settings.public_url + "\n"

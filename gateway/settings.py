@@ -29,10 +29,10 @@ JUPYTERLAB = {
 }
 """What belongs to the default command, and to no other."""
 
-SECRETS = frozenset({"api_key", "redis_url", "metrics_token", "store"})
+SECRETS = frozenset({"api_key", "signing_key", "redis_url", "metrics_token", "store"})
 """Never printed; each may also be given as IDE_GATEWAY_<NAME>_FILE."""
 
-NO_FLAG = frozenset({"api_key"})
+NO_FLAG = frozenset({"api_key", "signing_key"})
 """Every process on a machine can read another's arguments."""
 
 PARTS = {
@@ -89,6 +89,12 @@ class Settings(BaseModel):
     )
     api_key: str = Field(
         "", description="Opens the API. Made once in DATA_DIR/api-key when not given.", repr=False
+    )
+    signing_key: str = Field(
+        "",
+        description="Signs cookies, tokens and machines' credentials; the same for every gateway."
+        " Made once and kept in Redis and DATA_DIR/signing-key when not given.",
+        repr=False,
     )
     metrics_token: str = Field(
         "", description="Bearer token that /metrics asks for; empty asks for none.", repr=False
@@ -236,6 +242,13 @@ class Settings(BaseModel):
     def _fleet(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,35}", value):
             raise ValueError("must be up to 36 letters, digits and . _ -: it becomes a tag's value")
+        return value
+
+    @field_validator("signing_key")
+    @classmethod
+    def _signing_key(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[\x21-\x7e]{32,}", value):
+            raise ValueError("must be 32 printable characters or more, without spaces")
         return value
 
     @field_validator("api_key", "metrics_token")

@@ -17,13 +17,14 @@ _ID = "pool-id"
 """File in that directory with the id, so that one of that name on another host is not taken for it."""
 
 
-def shared_signing_key(redis_url: str, path: Path) -> str:
-    """The key in Redis wins; one that Redis has lost is put back from the file."""
-    ours = secret_in(path)
+def shared_signing_key(redis_url: str, path: Path, given: str = "") -> str:
+    """The key in Redis wins; one that Redis has lost is put back from the file. given: by an operator,
+    who keeps it elsewhere: it wins over both."""
+    ours = given or secret_in(path)
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        client.set(SIGNING_KEY, ours, nx=True)
+        client.set(SIGNING_KEY, ours, nx=not given)
         shared = str(client.get(SIGNING_KEY))
-    if shared != ours:
+    if shared != ours and not given:
         write_private(path, shared + "\n")
     return shared
 

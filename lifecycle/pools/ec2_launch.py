@@ -112,14 +112,15 @@ def request(
         SLOTS: str(run.slots),
     }
     named = [{"Key": key, "Value": value} for key, value in tags.items()]
+    kinds = ["instance", "volume"]
+    if config.market == "spot":
+        kinds.append("spot-instances-request")  # the policy lets us cancel only what bears our tag
     asked: dict[str, Any] = {
         "MinCount": 1,
         "MaxCount": run.count,
         "ClientToken": client_token(config.fleet, run, offering, user_data, after),
         "UserData": user_data,
-        "TagSpecifications": [
-            {"ResourceType": kind, "Tags": named} for kind in ("instance", "volume")
-        ],
+        "TagSpecifications": [{"ResourceType": kind, "Tags": named} for kind in kinds],
         # Hop limit 1: what runs in a container or behind a forwarded port gets no credentials.
         "MetadataOptions": {
             "HttpTokens": "required",

@@ -21,6 +21,7 @@ SIGNING_KEY = (
 POOL_DIRECTORY = (
     "pool:directory"  # string  "id path" of the data directory with the local pool's machines
 )
+TOLD = "function:told"  # string  the newest event that a scheduled function has told of
 NOTICE = "pool:notice"  # string  what the pool could not do as asked, JSON {text}; goes by itself
 DECISION = "pool:decision"  # string  the scaler's last decision and its inputs, JSON
 DURABLE = "store:durable"  # string  records are kept elsewhere too, since this Redis was last empty

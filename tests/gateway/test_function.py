@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -96,6 +97,32 @@ def test_a_turn_launches_for_who_waits_and_the_next_one_launches_nothing_more(
     assert handler({"source": "aws.scheduler"}, object())["led"]
     assert len(launched(aws)) == 1
     assert {call.role for call in aws.calls} == {"function"}
+
+
+def test_what_happened_since_the_last_turn_is_told_to_the_topic(
+    aws: Any, environment: pytest.MonkeyPatch, shared: Redis, valkey: str
+) -> None:
+    sns, sqs = aws.client("sns"), aws.client("sqs")
+    topic = sns.create_topic(Name="life")["TopicArn"]
+    queue = sqs.create_queue(QueueName="hears")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
+    sns.subscribe(
+        TopicArn=topic, Protocol="sqs", Endpoint=arn["Attributes"]["QueueArn"],
+        Attributes={"RawMessageDelivery": "true"},
+    )  # fmt: skip
+    environment.setenv("IDE_GATEWAY_AWS_TOPIC", topic)
+
+    def heard() -> set[str]:
+        told = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+        return {json.loads(message["Body"])["type"] for message in told}
+
+    handler({}, None)
+    assert heard() == set(), "what was before the first turn is history"
+    asyncio.run(_waken(valkey))  # between two turns, by a gateway
+    handler({}, None)
+    assert heard() == {"workspace.created", "workspace.queued", "machine.launching"}
+    handler({}, None)
+    assert heard() == set(), "each is told once"
 
 
 def test_who_finds_the_lease_taken_does_nothing(

@@ -440,6 +440,10 @@ def test_the_signing_key_of_redis_wins_and_the_file_restores_it(
         server.delete(SIGNING_KEY)
         assert shared_signing_key(valkey, theirs) == key
         assert server.get(SIGNING_KEY) == key
+        given = "kept-by-an-operator-somewhere-else-0"
+        assert shared_signing_key(valkey, theirs, given) == given == server.get(SIGNING_KEY)
+        assert theirs.read_text().strip() == key, "it is written nowhere"
+        assert shared_signing_key(valkey, ours) == given, "those without it take it from Redis"
 
 
 def test_the_line_about_the_ide(tmp_path: Path) -> None:
