@@ -453,7 +453,8 @@ async def test_nothing_left_anywhere(aws: Any, make: Make) -> None:
         await pool.launch(launches(1, 2, 5))
     assert set(short.value.machine_ids) == {"m-1", "m-2"}
     assert "m-1 to m-2" in str(short.value)
-    assert "m5.large (InsufficientInstanceCapacity)" in str(short.value)
+    # m-5, launched beside it, may have shown by now that there is an m5.large to be had after all.
+    assert "t3.micro (InsufficientInstanceCapacity)" in str(short.value)
     assert "--instance-types" in str(short.value)
     assert await states(make()) == {"m-5": "running"}
 
