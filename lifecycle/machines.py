@@ -16,7 +16,7 @@ from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.identifiers import machine_number
 from lifecycle.model import OCCUPYING, Machine, MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.pools import Launch, Observed, Pool
+from lifecycle.pools import Launch, NoCapacity, Observed, Pool
 from lifecycle.sizing import Sizing
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
@@ -201,6 +201,9 @@ class Machines:
             self._park(machine)
         elif isinstance(change, reconcile.Await):
             await self._tell_waiting(machine)
+        elif isinstance(change, reconcile.Down):
+            if not self._errands.busy(machine.id):
+                await self._sizing.turn(machine, _M.STOPPED, "it did not start")
         elif isinstance(change, reconcile.Repeat):
             self._sizing.repeat(machine)
         else:
@@ -222,10 +225,17 @@ class Machines:
 
         async def revive() -> None:
             if await self._sizing.turn(machine, _M.LAUNCHING, "started again on its disk"):
-                await self._pool.start(Launch(machine.id, machine.token, machine.slots))
+                await self._start(Launch(machine.id, machine.token, machine.slots))
             self._expect(machine.id)
 
         self._errands.run(machine.id, revive)
+
+    async def _start(self, launch: Launch) -> None:
+        try:
+            await self._pool.start(launch)
+        except NoCapacity as error:
+            await self._signals.notice(str(error))  # whoever waits for its files reads why
+            raise
 
     def remove(self, machine: Machine, reason: str, *, bare: bool) -> None:
         """The record goes first: from then on nobody calls the drain off or boots anything there.

@@ -52,7 +52,8 @@ WORKSPACE_TRANSITIONS: dict[WorkspaceStatus, frozenset[WorkspaceStatus]] = {
 }
 
 MACHINE_TRANSITIONS: dict[MachineStatus, frozenset[MachineStatus]] = {
-    _M.LAUNCHING: frozenset({_M.READY, _M.LOST, _M.TERMINATED}),
+    # One that was started again and is found down all the same is stopped.
+    _M.LAUNCHING: frozenset({_M.READY, _M.STOPPED, _M.LOST, _M.TERMINATED}),
     _M.READY: frozenset({_M.DRAINING, _M.STOPPED, _M.LOST}),
     # A drain is called off when the seats are needed again.
     _M.DRAINING: frozenset({_M.READY, _M.STOPPED, _M.TERMINATED, _M.LOST}),

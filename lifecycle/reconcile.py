@@ -200,6 +200,13 @@ class Await:
 
 
 @dataclass(frozen=True, slots=True)
+class Down:
+    """It was started again and is down all the same: it was still stopping, or could not be started."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
 class Repeat:
     """Nothing was seen of its launch: ask for it again, the pool leaves alone what exists."""
 
@@ -214,7 +221,10 @@ class Doom:
     reason: str
 
 
-MachineChange = Watch | Lost | Revive | Remove | Park | Await | Repeat | Doom
+MachineChange = Watch | Lost | Revive | Remove | Park | Await | Down | Repeat | Doom
+
+STARTS = 10.0
+"""Seconds after a start in which a pool that is behind may still show the machine down."""
 
 SILENT = 20.0
 """Seconds without a report after which what the pool does not show is gone. A pool may be behind what is
@@ -257,10 +267,15 @@ def _converge_machine(
         if m.status is MachineStatus.LAUNCHING and o.joins and not _heard(m):
             return _never_came_up(m, seen, age, o)
         if m.status is MachineStatus.STOPPED:
+            if m.id in o.needed:
+                return Revive(m)  # started, though it was not told so
             # Whoever was to stop it never did, or the pool's word is older than the stop.
             return Park(m) if o.lag and age >= o.lag else None
         return _running_machine(m, seen, age, o)
     if m.status is MachineStatus.LAUNCHING:
+        down = seen is not None and seen.state in ("stopping", "stopped")
+        if down and o.joins and m.holds_files and age >= STARTS:
+            return Down(m)
         return _never_came_up(m, seen, age, o)
     if seen is not None and seen.state == "launching":
         return None

@@ -12,37 +12,22 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from lifecycle import errands, watching
-from lifecycle.actions import Actions
-from lifecycle.aws import Clients
-from lifecycle.evacuation import Evacuation
-from lifecycle.joining import Joining
-from lifecycle.loops import Loops
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.news import News
-from lifecycle.pools import Launch
-from lifecycle.pools.bootstrap import Bootstrap
-from lifecycle.pools.ec2 import Ec2Pool
 from lifecycle.pools.ec2_calls import Ec2Calls
-from lifecycle.pools.ec2_launch import Ec2Config
 from lifecycle.stores.connection import Scripts
+from tests.aws.world import Cloud
 from tests.conftest import until
 from tests.lifecycle.agreement import Agreement
-from tests.lifecycle.fakes import FakeAgents, Files
-from tests.lifecycle.world import PLAN, TIMES, Leader, World, ended, token_of
+from tests.lifecycle.world import ended
 
 W, M = WorkspaceStatus, MachineStatus
 LEADING: ContextVar[str] = ContextVar("LEADING", default="")
-CHANGES = {"RunInstances", "StartInstances", "StopInstances", "TerminateInstances"}
-QUICK = {
-    "scale_interval": 0.03, "slots": 1, "launch_timeout": 1.0, "scale_in_delay": 0.0,
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -50,86 +35,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(watching, "UNREACHABLE_RETRY", 0.02)
     monkeypatch.setattr(watching, "STATUS_WAIT", 0.1)
-
-
-class Cloud(World):
-    """Its machines are instances; self.pool only has their agents and disks."""
-
-    def __init__(self, redis: Redis, aws: Any) -> None:
-        super().__init__(redis)
-        self.aws, self.ec2 = aws, aws.client("ec2")
-        self._clients: list[Clients] = []
-        self._seen = -1
-
-    def leader(self, **times: Any) -> Leader:
-        """Each with a pool of its own, as in a process of its own."""
-        self._clients.append(Clients())
-        pool = Ec2Pool(
-            Ec2Config("blue", slots=1, image="ami-12345678", instance_types=("t3.micro",)),
-            Bootstrap("https://ide.example.com", 7070, Joining("key").code),
-            self._clients[-1],
-        )
-        pool.traits = replace(pool.traits, lag=0.3)  # two minutes, in a test of seconds
-        agents, news = FakeAgents(self.pool), News(self.signals)
-        actions = Actions(self.store, self.fleet, agents, PLAN, self.pool.target.open)
-        loops = Loops(
-            self.store, self.fleet, self.signals, news, pool, agents, actions,
-            replace(TIMES, **QUICK), token_of, Evacuation(self.store, self.fleet, self.signals),
-        )  # fmt: skip
-        self.leaders.append(Leader(loops, news))
-        return self.leaders[-1]
-
-    async def close(self) -> None:
-        await super().close()
-        for clients in self._clients:
-            await clients.close()
-
-    async def instances(self) -> dict[str, tuple[str, str]]:
-        """Instance → (machine, state), of those that exist."""
-        answer = await asyncio.to_thread(self.ec2.describe_instances)
-        rows = [row for found in answer["Reservations"] for row in found["Instances"]]
-        return {
-            row["InstanceId"]: (_machine(row), row["State"]["Name"])
-            for row in rows
-            if row["State"]["Name"] != "terminated"
-        }
-
-    async def live(self) -> None:
-        """What happens on the instances: agents come up and say so, and go down with them."""
-        while True:
-            changes = sum(c.action in CHANGES and c.status > 0 for c in self.aws.calls)
-            if changes != self._seen:
-                self._seen = changes
-                await self._follow(await self.instances())
-            for agent in list(self.pool.agents.values()):
-                await self.fleet.heard(agent.machine_id, agent.address)
-            await self.flush()
-            await asyncio.sleep(0.03)
-
-    async def _follow(self, there: dict[str, tuple[str, str]]) -> None:
-        up = {machine: each for each, (machine, state) in there.items() if state == "running"}
-        for machine_id in set(self.pool.agents) - up.keys():
-            self.pool.kill(machine_id)
-        for machine_id in set(self.pool.disks) - {machine for machine, _ in there.values()}:
-            del self.pool.disks[machine_id]
-        for machine_id, instance in up.items():
-            if machine_id not in self.pool.agents:
-                self.pool.disks.setdefault(machine_id, Files())
-                self.pool.power_on(Launch(machine_id, token_of(machine_id), 1))
-                address = self.pool.agents[machine_id].address
-                await self.fleet.join(machine_id, instance, address, instance)
-
-    async def check_no_orphan(self) -> None:
-        """Every instance is a machine's that somebody still wants, and no machine has two."""
-        found = [machine for machine, _ in (await self.instances()).values()]
-        known = {machine.id for machine in await self.fleet.machines()}
-        assert set(found) <= known, "an orphan"
-        assert len(found) == len(set(found)), "launched twice"
-
-
-def _machine(row: dict[str, Any]) -> str:
-    tags = {tag["Key"]: tag["Value"] for tag in row["Tags"]}
-    return f"m-{int(tags['ide-gateway:first']) + row['AmiLaunchIndex']}"
 
 
 class Mortal:
@@ -151,7 +56,7 @@ class Mortal:
             self.dead.set()
         await asyncio.Event().wait()  # until the test buries it
 
-    def watch(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def watch(self, world: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         run, ask = Scripts.run, Ec2Calls.ask
 
         async def dead_or(self_: Scripts, script: str, *args: Any) -> Any:

@@ -16,6 +16,7 @@ from lifecycle.reconcile import (
     Boot,
     Change,
     Doom,
+    Down,
     Failed,
     Halt,
     Lost,
@@ -377,6 +378,16 @@ def test_who_comes_back_while_the_machine_stops_waits_for_it() -> None:
     assert meet(parked, "stopped", needed=("m-1",), **AWS) == Revive(parked)
     assert meet(parked, None, now=119, needed=("m-1",), **AWS) is None
     assert isinstance(meet(parked, None, now=121, needed=("m-1",), **AWS), Remove)
+
+
+def test_what_was_started_while_it_stopped_is_stopped_and_started_once_it_can_be() -> None:
+    early = far(status=M.LAUNCHING, holds_files=1)
+    for state in ("stopping", "stopped"):
+        assert meet(early, state, now=5, **AWS) is None, "the pool may be behind"
+        assert meet(early, state, now=20, **AWS) == Down(early)
+        assert meet(early, state, now=600, **AWS) == Down(early), "never lost for that"
+    parked = far(status=M.STOPPED, holds_files=1)
+    assert meet(parked, "running", needed=("m-1",), **AWS) == Revive(parked)
 
 
 def test_what_the_pool_takes_away_is_doomed_once() -> None:
