@@ -236,3 +236,75 @@ async def test_a_gateway_is_in_its_target_group_while_it_takes_traffic(
     assert targets() == []
     asked = [call.action for call in aws.calls if call.service.startswith("el")]
     assert asked.index("DeregisterTargets") > asked.index("RegisterTargets")
+
+
+async def test_who_waits_reads_within_ten_seconds_that_there_are_no_machines(
+    aws: Account, flags: tuple[str, ...], serve: Any, client_of: Any, until: Any
+) -> None:
+    """Two offerings have none, the third is taken; nothing ever joins: they wait, and are told why."""
+    types = ("m7i.large", "m6i.large", "m5.large")
+    short = aws.fault(
+        "ec2", "RunInstances", error=("InsufficientInstanceCapacity", 500),
+        when=lambda call: call.params["InstanceType"] in types[:2],
+    )  # fmt: skip
+    gateway = await serve(
+        *QUICK, *flags, "--instance-types", ",".join(types), "--warm-slots", "0", env=aws.env
+    )
+    client = client_of(gateway)
+    _, workspace = await client.api("POST", "/api/workspaces", {"userId": "ada"})
+    token = (await client.enter(workspace))["token"]
+    began = time.monotonic()
+    words = ""
+
+    async def read() -> bool:
+        nonlocal words
+        page = {"Accept": "text/html"}
+        words = (await client.ide(workspace, "GET", "/", token=token, headers=page))[1].decode()
+        return "no capacity" in words.lower()
+
+    await until(read, timeout=10, what="the page says what is short")
+    assert time.monotonic() - began < 10
+    assert "m7i.large" in words
+    assert "m5.large" in words, "and what was taken instead"
+    asked = [c.params["InstanceType"] for c in aws.calls if c.action == "RunInstances"]
+    assert asked == list(types)
+    short.remove()
+
+
+async def test_a_machine_that_does_not_join_in_time_is_found_and_terminated(
+    aws: Account, cloud: Cloud, flags: tuple[str, ...], serve: Any, client_of: Any, until: Any
+) -> None:
+    cloud.agents_join = False
+    gateway = await serve(*QUICK, *flags, "--launch-timeout", "3", env=aws.env)
+    client = client_of(gateway)
+    await until(cloud.instances, what="an instance was launched")
+    (first,) = cloud.instances()
+    _, workspace = await client.api("POST", "/api/workspaces", {"userId": "ada"})
+    gone = lambda: cloud.instances()[first]["State"]["Name"] == "terminated"  # noqa: E731
+    await until(gone, timeout=20, what="the one that did not join is terminated")
+    cloud.agents_join = True
+    running = await client.becomes(workspace, "running", timeout=30)
+    assert running["instanceId"] != "m-1"
+    assert "did not join after 3 s" in gateway.log.read_text()
+
+
+async def test_nothing_goes_while_s3_refuses_the_snapshot(
+    aws: Account, cloud: Cloud, flags: tuple[str, ...], serve: Any, client_of: Any, until: Any
+) -> None:
+    gateway = await serve(*QUICK, *flags, "--idle-timeout", "600", env=aws.env)
+    client = client_of(gateway)
+    workspace = await client.running()
+    token = await written(client, workspace)
+    (instance,) = cloud.agents
+    with aws.fault("s3", "PutObject", error=("AccessDenied", 403)) as down:
+        await client.api("DELETE", f"/api/workspaces/{workspace['workspaceId']}")
+
+        async def called_off() -> bool:
+            record = await client.status(workspace)
+            return record["status"] == "stopped" and bool(record["error"])
+
+        await until(called_off, timeout=20, what="the termination is called off, with words")
+        assert down.hits
+        assert cloud.instances()[instance]["State"]["Name"] == "running"
+    resumed = await client.running()
+    assert await client.ide(resumed, "GET", "/files/a.txt", token=token) == (200, b"mine")
