@@ -308,3 +308,39 @@ async def test_nothing_goes_while_s3_refuses_the_snapshot(
         assert cloud.instances()[instance]["State"]["Name"] == "running"
     resumed = await client.running()
     assert await client.ide(resumed, "GET", "/files/a.txt", token=token) == (200, b"mine")
+
+
+async def test_another_gateway_goes_on_with_the_same_machines(
+    aws: Account,
+    cloud: Cloud,
+    flags: tuple[str, ...],
+    server: Any,
+    state: Any,
+    serve: Any,
+    client_of: Any,
+    until: Any,
+    tmp_path: Path,
+) -> None:
+    """Machines report to the address they joined at: that gateway is gone, and nobody takes them for lost."""
+    quiet = ("--redis-url", server.url, "--idle-timeout", "600", "--lease-ttl", "1")
+    first = await serve(*QUICK, *flags, *quiet, env=aws.env)
+    workspace = await client_of(first).running()
+    second = await serve(
+        *QUICK, *flags, *quiet, "--port", "0", data_dir=tmp_path / "second", env=aws.env
+    )
+    leader = await state.get("lease:lifecycle")
+    first.kill()
+
+    async def taken_over() -> bool:
+        holder = await state.get("lease:lifecycle")
+        return holder is not None and holder != leader
+
+    await until(taken_over, timeout=20, what="the second one leads")
+    client = client_of(second)
+    token = await written(client, workspace)
+    await client.running("ben")
+    assert await client.ide(workspace, "GET", "/files/a.txt", token=token) == (200, b"mine")
+    assert (await client.status(workspace))["epoch"] == 1
+    launched = [call for call in aws.calls if call.action == "RunInstances"]
+    assert len(launched) == len(cloud.instances()) == 1
+    assert "machine.lost" not in await client.events()
