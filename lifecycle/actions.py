@@ -95,11 +95,17 @@ class Actions:
         self._store, self._fleet, self._agents, self._plan = store, fleet, agents, plan
         self._open_target = open_target
         self._volumes = Volumes(store, fleet, disks, self.halt) if disks else None
+        self.attaches = disks is not None
+        """Files come along on volumes: none of them lie on a machine that sleeps."""
 
     async def boot(self, workspace: Workspace, machine: Machine, known_epoch: int) -> None:
         """Take a slot, count the epoch up, and have the agent start it."""
         at_home = workspace.machine_id == machine.id
         restore = ""
+        if self._volumes is not None and workspace.machine_id and not workspace.volume:
+            # Its files are on a machine's disk, from before it was to have a volume: by way of a snapshot.
+            await self.detach(workspace)
+            return
         if self._volumes is not None:
             prepared = await self._prepare(self._volumes, workspace, machine)
             if prepared is None:

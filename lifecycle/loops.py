@@ -15,6 +15,7 @@ import structlog
 
 from lifecycle import reconcile
 from lifecycle.actions import Actions, Agents
+from lifecycle.disks import DiskError
 from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.machines import Machines
@@ -85,6 +86,8 @@ class Loops:
                 group.create_task(self._work_on_news())
                 group.create_task(every(t.idle_sweep_interval, self.sweeps.idle))
                 group.create_task(every(t.terminate_sweep_interval, self.sweeps.retention))
+                if self._actions.attaches:
+                    group.create_task(every(t.terminate_sweep_interval, self.sweep_volumes))
                 group.create_task(every(min(5.0, t.session_timeout / 3), self.sweeps.sessions))
         finally:
             await self._errands.cancel()
@@ -108,9 +111,17 @@ class Loops:
             self.sweeps.retention,
             self.sweeps.sessions,
             self.work,
+            *([self.sweep_volumes] if self._actions.attaches else []),
         ):
             await once(tick)
             await self._errands.finished()
+
+    async def sweep_volumes(self) -> None:
+        """Remove volumes whose removal was cut short."""
+        try:
+            await self._actions.sweep_volumes()
+        except DiskError as error:
+            log.warning("volumes.not_swept", why=str(error))
 
     # What people and the records ask for.
 
@@ -125,7 +136,7 @@ class Loops:
         for machine in await self._fleet.machines():
             if machine.status is _M.DRAINING:
                 await self._drain(machine)
-            elif self._times.snapshot_on_stop and machine.holds_files > machine.occupied:
+            elif machine.holds_files > machine.occupied:
                 await self._clear(machine)
         if self._evacuation is not None:
             await self._evacuation.tick()
@@ -158,11 +169,18 @@ class Loops:
         self._errands.run(workspace.id, lambda: do(workspace), kind)
 
     async def _clear(self, machine: Machine) -> None:
-        """Move what was stopped there into snapshots: its machine may go, and take others meanwhile."""
-        if machine.status is _M.READY:
-            for workspace in await self._store.get_many(await self._fleet.files_on(machine.id)):
-                if workspace.status is _W.STOPPED:
-                    self._errand(workspace, self._actions.detach, "detach")
+        """Move what was stopped there into snapshots: its machine may go, and take others meanwhile.
+        Volumes are let go of wherever their workspaces ended, also by a machine that is lost or stopped:
+        nothing has to come back for what is on them."""
+        moves = self._times.snapshot_on_stop and machine.status is _M.READY
+        if not moves and not self._actions.attaches:
+            return
+        for workspace in await self._store.get_many(await self._fleet.files_on(machine.id)):
+            unplugs = bool(workspace.volume) and self._actions.attaches
+            if (workspace.status is _W.STOPPED and (moves or unplugs)) or (
+                workspace.status is _W.FAILED and unplugs
+            ):
+                self._errand(workspace, self._actions.detach, "detach")
 
     async def _drain(self, machine: Machine) -> None:
         """Move what lies on a draining machine into snapshots; when nothing is left, remove it."""

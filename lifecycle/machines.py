@@ -16,7 +16,7 @@ from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.identifiers import machine_number
 from lifecycle.model import OCCUPYING, Machine, MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.pools import Launch, NoCapacity, Observed, Pool
+from lifecycle.pools import Launch, Observed, Pool
 from lifecycle.sizing import Sizing
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
@@ -52,10 +52,12 @@ class Machines:
         self._store, self._fleet, self._signals, self._pool = store, fleet, signals, pool
         self._actions, self._errands, self._times = actions, errands, times
         self._token_of, self._evacuation = token_of, evacuation
+        self._parks = pool.traits.keeps_disks and not actions.attaches
         self._watching = Watching(store, fleet, agents, actions, errands)
         self._sizing = Sizing(
-            store, fleet, signals, pool, errands, times, token_of, lambda m: self.revive(m)
-        )
+            store, fleet, signals, pool, errands, times, token_of, lambda m: self.revive(m),
+            self._parks,
+        )  # fmt: skip
         self._sizing.expect = self._expect
         self._expected: dict[str, float] = {}
         self._joined: set[str] = set()
@@ -89,7 +91,7 @@ class Machines:
         outlook = reconcile.Outlook(
             self._times.launch_timeout,
             traits.lag,
-            traits.keeps_disks,
+            self._parks,
             traits.joins,
             needed | self._sizing.evicted,
             self._times.durable,
@@ -194,16 +196,14 @@ class Machines:
         elif isinstance(change, reconcile.Lost):
             await self._lose(machine, change.reason)
         elif isinstance(change, reconcile.Revive):
-            self.revive(machine)
+            if await self._holds_disks(machine):
+                self.revive(machine)
         elif isinstance(change, reconcile.Remove):
             self.remove(machine, change.reason, bare=not machine.holds_files)
         elif isinstance(change, reconcile.Park):
             self._park(machine)
         elif isinstance(change, reconcile.Await):
             await self._tell_waiting(machine)
-        elif isinstance(change, reconcile.Down):
-            if not self._errands.busy(machine.id):
-                await self._sizing.turn(machine, _M.STOPPED, "it did not start")
         elif isinstance(change, reconcile.Repeat):
             self._sizing.repeat(machine)
         else:
@@ -217,6 +217,11 @@ class Machines:
         for failed in reconcile.failures(machine, records, reason):
             await self._actions.failed(failed.workspace, failed.code, failed.message)
 
+    async def _holds_disks(self, machine: Machine) -> bool:
+        """Whether anything is on its own disk, as far as anybody knows: volumes are taken from it."""
+        files = await self._store.get_many(await self._fleet.files_on(machine.id))
+        return not self._actions.attaches or not files or any(not each.volume for each in files)
+
     def revive(self, machine: Machine) -> None:
         """Start a stopped machine on its disk; one that is still stopping is waited for."""
         seen = self._seen.get(machine.id)
@@ -225,17 +230,10 @@ class Machines:
 
         async def revive() -> None:
             if await self._sizing.turn(machine, _M.LAUNCHING, "started again on its disk"):
-                await self._start(Launch(machine.id, machine.token, machine.slots))
+                await self._pool.start(Launch(machine.id, machine.token, machine.slots))
             self._expect(machine.id)
 
         self._errands.run(machine.id, revive)
-
-    async def _start(self, launch: Launch) -> None:
-        try:
-            await self._pool.start(launch)
-        except NoCapacity as error:
-            await self._signals.notice(str(error))  # whoever waits for its files reads why
-            raise
 
     def remove(self, machine: Machine, reason: str, *, bare: bool) -> None:
         """The record goes first: from then on nobody calls the drain off or boots anything there.

@@ -41,11 +41,14 @@ class Sizing:
         times: Times,
         token_of: Callable[[str], str],
         revive: Callable[[Machine], None],
+        parks: bool = True,
     ) -> None:
-        """token_of: machine id → the token of its agent. revive: starts a stopped machine."""
+        """token_of: machine id → the token of its agent. revive: starts a stopped machine. parks: a
+        dedicated machine is stopped with its workspace, whose files are on it."""
         self._store, self._fleet, self._signals = store, fleet, signals
         self._pool, self._errands, self._times = pool, errands, times
         self._token_of, self._revive = token_of, revive
+        self._parks = parks
         self._last: Decision | None = None
         self.evicted: frozenset[str] = frozenset()
         """Dedicated machines of sleepers that others need: to be emptied, not parked."""
@@ -73,7 +76,7 @@ class Sizing:
             warm_slots=t.warm_slots,
             max_machines=t.max_machines,
             scale_in_delay=t.scale_in_delay,
-            parks=self._pool.traits.keeps_disks,
+            parks=self._parks,
             returning=returning,
         )
         queue = await self._store.queued() if counts["queued"] else []
