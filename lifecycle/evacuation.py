@@ -7,6 +7,7 @@ whoever leads next goes on with it.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from lifecycle.stores.signals import RedisSignals
 log = structlog.get_logger(__name__)
 
 _W = WorkspaceStatus
+
+FRESH = 1.0  # seconds that the fleet is believed to be as it was, for what only hurries the loops
 
 _BEFORE_FAILED: dict[WorkspaceStatus, tuple[WorkspaceStatus, ...]] = {
     # The tables know no way from asleep to failed, for nothing fails in its sleep; only its disk does.
@@ -53,13 +56,15 @@ class Evacuation:
         """hurry: wake the loops."""
         self._store, self._fleet, self._signals, self._hurry = store, fleet, signals, hurry
         self._leaving: dict[str, _Leaving] = {}
+        self._machines: list[Machine] = []
+        self._read_at = float("-inf")
         # (workspace, machine) → its newest snapshot when it was given up; gone with the machine.
         self._given_up: dict[tuple[str, str], str] = {}
 
     async def notice(self, kind: str, instance_or_machine: str, at_ms: int, detail: str) -> None:
         """Something was said of a machine, by its own id or by the pool's name for it; any gateway may
         hear it. kind: of cloud_events.Kind. Repeating one changes nothing. Raises StoreError."""
-        machine = await self._find(instance_or_machine)
+        machine = await self._find(instance_or_machine, kind in (Kind.CHANGED, Kind.SCALED))
         if machine is None and kind != Kind.SCALED:
             # An account has other instances, too.
             log.debug("notice.of_no_machine", instance=instance_or_machine, kind=kind)
@@ -84,9 +89,15 @@ class Evacuation:
         await self._fleet.doom(machine, until, reason)
         self._hurry()
 
-    async def _find(self, named: str) -> Machine | None:
-        machines = await self._fleet.machines()
-        mine = (m for m in machines if m.id == named or moving.same_instance(m.instance, named))
+    async def _find(self, named: str, lately: bool) -> Machine | None:
+        """lately: as of a moment ago will do. An account's other instances change as often as ours, and
+        each look reads the whole fleet."""
+        now = asyncio.get_running_loop().time()
+        if not lately or now >= self._read_at + FRESH:
+            self._machines, self._read_at = await self._fleet.machines(), now
+        mine = (
+            m for m in self._machines if m.id == named or moving.same_instance(m.instance, named)
+        )
         return next(mine, None)
 
     async def tick(self) -> None:

@@ -103,6 +103,7 @@ class Loops:
 
     async def once(self) -> None:
         """One turn of every loop, and everything it has begun finished: for whoever does not stay."""
+        self.machines.stays = False
         for tick in (
             self.machines.tend,
             self.machines.look,

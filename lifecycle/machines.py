@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.identifiers import machine_number
 from lifecycle.model import OCCUPYING, Machine, MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.pools import Launch, Observed, Pool
+from lifecycle.pools import Launch, NoCapacity, Observed, Pool, PoolError
 from lifecycle.sizing import Sizing
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
@@ -30,6 +31,7 @@ _W = WorkspaceStatus
 _M = MachineStatus
 
 GREETED = 5.0  # seconds after its launch; a slower one is found by tend()
+TELL_AWAY = 60.0  # seconds between two words to who waits that the pool does not answer
 HOMELESS = 10.0  # seconds that a machine which nobody knows may take to turn up again
 
 
@@ -63,6 +65,11 @@ class Machines:
         self._joined: set[str] = set()
         self._strange: set[str] = set()
         self._homeless: dict[str, float] = {}
+        self._homeless_at = self._told_away = float("-inf")
+        self._shown: dict[str, float] = {}
+        self.clock: Callable[[], float] = time.monotonic
+        self.stays = True
+        """Whether this process looks again and again, and can wait for what a pool is behind."""
         self._seen: dict[str, Observed] = {}
 
     def known_epoch(self, machine: Machine, workspace: Workspace) -> int:
@@ -77,7 +84,7 @@ class Machines:
         """Compare records with the pool, then size it."""
         await self._store.rebuild()
         machines = await self._fleet.machines()
-        observed = await self._pool.describe()
+        observed = await self._describe(machines)
         self._seen = {row.machine_id: row for row in observed}
         traits = self._pool.traits
         if await self._adopt(reconcile.adoptable(machines, observed, joins=traits.joins)):
@@ -95,9 +102,12 @@ class Machines:
             traits.joins,
             needed | self._sizing.evicted,
             self._times.durable,
+            self._shown_lately(machines),
         )
-        for change in reconcile.converge_machines(machines, observed, now, outlook):
+        changes = reconcile.converge_machines(machines, observed, now, outlook)
+        for change in changes:
             await self._mend(change)
+        self._sizing.repeat([c.machine for c in changes if isinstance(c, reconcile.Repeat)])
         for machine_id in reconcile.without_record(machines, observed):
             await self._remove_again(machine_id)
         newest = max((machine_number(row.machine_id) for row in observed), default=0)
@@ -107,7 +117,36 @@ class Machines:
                 await self._empty(machine)
         await self._fail_overdue(now)
         await self._fail_homeless(machines, observed)
-        await self._pool.protect({m.id for m in machines if m.occupied})
+        # What sleeps on a machine is lost with it as well, and what lies on one nobody knows yet.
+        held = {m.id for m in machines if m.occupied or m.holds_files or m.unheard}
+        await self._pool.protect(held)
+
+    async def _describe(self, machines: list[Machine]) -> list[Observed]:
+        try:
+            return await self._pool.describe()
+        except PoolError:
+            await self._go_on(machines)
+            raise
+
+    async def _go_on(self, machines: list[Machine]) -> None:
+        """The pool does not say what there is. What reports is there, and boots go on; who waits for a
+        new machine is told."""
+        now = await self._store.now_ms()
+        for machine in reconcile.reporting(machines, now):
+            self._watching.watch(machine)
+        await self._fail_overdue(now)
+        at = asyncio.get_running_loop().time()
+        if at >= self._told_away + TELL_AWAY and (await self._store.counts())[_W.QUEUED]:
+            self._told_away = at
+            text = f"no new machines just now: the {self._pool.name} pool does not answer"
+            await self._signals.notice(text)
+
+    def _shown_lately(self, machines: list[Machine]) -> frozenset[str]:
+        """Those that the pool may still have: one incomplete list is no reason to give up a disk."""
+        now, lag = self.clock(), self._pool.traits.lag
+        known = {m.id: self._shown.get(m.id, now) for m in machines}
+        self._shown = known | dict.fromkeys(self._seen, now)
+        return frozenset(each for each in known if self.stays and now - self._shown[each] < lag)
 
     async def look(self) -> None:
         """Take one report of every machine that runs, for whoever does not stay to watch."""
@@ -204,8 +243,11 @@ class Machines:
             self._park(machine)
         elif isinstance(change, reconcile.Await):
             await self._tell_waiting(machine)
+        elif isinstance(change, reconcile.Down):
+            if not self._errands.busy(machine.id):
+                await self._sizing.turn(machine, _M.STOPPED, "it did not start")
         elif isinstance(change, reconcile.Repeat):
-            self._sizing.repeat(machine)
+            pass  # all of them in one launch: tend() does
         else:
             await self._leave(machine, change.reason)
 
@@ -230,10 +272,17 @@ class Machines:
 
         async def revive() -> None:
             if await self._sizing.turn(machine, _M.LAUNCHING, "started again on its disk"):
-                await self._pool.start(Launch(machine.id, machine.token, machine.slots))
+                await self._start(Launch(machine.id, machine.token, machine.slots))
             self._expect(machine.id)
 
         self._errands.run(machine.id, revive)
+
+    async def _start(self, launch: Launch) -> None:
+        try:
+            await self._pool.start(launch)
+        except NoCapacity as error:
+            await self._signals.notice(str(error))  # whoever waits for its files reads why
+            raise
 
     def remove(self, machine: Machine, reason: str, *, bare: bool) -> None:
         """The record goes first: from then on nobody calls the drain off or boots anything there.
@@ -299,8 +348,13 @@ class Machines:
         if seated == sum(counts[status] for status in OCCUPYING):
             self._homeless.clear()
             return  # everybody has a slot of a machine that is known: no need to read them all
+        now = asyncio.get_running_loop().time()
+        if now < self._homeless_at:
+            return
+        # With boots under way the two counts seldom agree, and this reads every record.
+        self._homeless_at = now + HOMELESS / 2
         held = await self._store.list(status=OCCUPYING)
-        now, patience = asyncio.get_running_loop().time(), max(HOMELESS, self._pool.traits.lag)
+        patience = max(HOMELESS, self._pool.traits.lag)
         found = {w.id: w for w in reconcile.homeless(held, machines, observed)}
         self._homeless = {each: self._homeless.get(each, now) for each in found}
         for workspace_id, since in self._homeless.items():

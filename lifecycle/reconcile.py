@@ -237,7 +237,7 @@ class Outlook:
 
     launch_timeout: seconds until one that never came up is given up. lag, keeps_disks, joins: the pool's
     traits. needed: machines whose files somebody waits for. files_known: the records of what lies on
-    every machine cannot have been lost.
+    every machine cannot have been lost. shown_lately: machines that the pool showed within its lag.
     """
 
     launch_timeout: float
@@ -246,6 +246,7 @@ class Outlook:
     joins: bool = False
     needed: frozenset[str] = frozenset()
     files_known: bool = False
+    shown_lately: frozenset[str] = frozenset()
 
 
 def converge_machines(
@@ -271,6 +272,10 @@ def _converge_machine(
                 return Revive(m)  # started, though it was not told so
             # Whoever was to stop it never did, or the pool's word is older than the stop.
             return Park(m) if o.lag and age >= o.lag else None
+        if m.status is MachineStatus.LAUNCHING and _unanswering(m, age, o):
+            return Remove(
+                m, f"its agent joined and does not answer at {m.address}: let us in there"
+            )
         return _running_machine(m, seen, age, o)
     if m.status is MachineStatus.LAUNCHING:
         down = seen is not None and seen.state in ("stopping", "stopped")
@@ -297,6 +302,12 @@ _TAKEN = frozenset({MachineStatus.LAUNCHING, MachineStatus.READY, MachineStatus.
 def _heard(m: Machine) -> bool:
     """Its agent has said where it is since it was launched, or started again."""
     return bool(m.address) and m.last_report_ms >= m.status_since_ms
+
+
+def _unanswering(m: Machine, age: float, o: Outlook) -> bool:
+    """It says that it is there, for long, and nobody can ask it anything: a port that is closed."""
+    empty = not (m.holds_files or m.occupied or m.unheard)
+    return o.joins and empty and age >= 2 * o.launch_timeout
 
 
 def _running_machine(m: Machine, seen: Observed, age: float, o: Outlook) -> MachineChange | None:
@@ -345,7 +356,7 @@ def _lost_machine(
     if m.occupied:
         return Lost(m, m.reason)  # who found it lost did not come to fail its workspaces
     if seen is None:
-        return Remove(m, "it is gone and its disk with it") if age >= o.lag else None
+        return _gone(m, age, o)
     if seen.state == "stopping":
         return None
     if m.holds_files or (m.unheard and not o.files_known):
@@ -357,10 +368,25 @@ def _stopped_machine(
     m: Machine, seen: Observed | None, age: float, o: Outlook
 ) -> MachineChange | None:
     if seen is None:
-        return Remove(m, "it is gone and its disk with it") if age >= o.lag else None
+        return _gone(m, age, o)
     if m.id in o.needed:
         return Await(m) if seen.state == "stopping" else Revive(m)
     return None if m.holds_files else Remove(m, "it is stopped and holds nothing")
+
+
+def _gone(m: Machine, age: float, o: Outlook) -> MachineChange | None:
+    if age < o.lag or m.id in o.shown_lately:
+        return None
+    return Remove(m, "it is gone and its disk with it")
+
+
+def reporting(machines: Iterable[Machine], now_ms: int) -> list[Machine]:
+    """Those that are there whatever the pool says: they have just reported."""
+    return [m for m in machines if m.status in _TAKEN and _heard(m) and _lately(m, now_ms)]
+
+
+def _lately(m: Machine, now_ms: int) -> bool:
+    return now_ms - m.last_report_ms < SILENT * 1000
 
 
 def without_record(machines: Iterable[Machine], observed: Iterable[Observed]) -> list[str]:

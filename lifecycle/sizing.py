@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 _M = MachineStatus
 
 LAUNCHING = "pool/launch"  # the errands' key
+REPEAT_PAUSE = 10.0  # seconds until launches that were not seen are told again
 NO_CAPACITY_PAUSE = 10.0  # seconds until a pool that has nothing to give is asked again
 AT_ONCE = 1000  # machines of one decision: what EC2 grants at once
 
@@ -53,6 +54,7 @@ class Sizing:
         self.evicted: frozenset[str] = frozenset()
         """Dedicated machines of sleepers that others need: to be emptied, not parked."""
         self._not_before = 0.0
+        self._again_at = float("-inf")
         self.expect: Callable[[str], None] = lambda machine_id: None
 
     async def scale(
@@ -112,10 +114,15 @@ class Sizing:
             return False
         return True
 
-    def repeat(self, machine: Machine) -> None:
-        """Its launch was written down and nothing was seen of it: the one who was to launch it is gone."""
-        launches = [Launch(machine.id, machine.token, machine.slots, machine.zone)]
-        self._errands.run(machine.id, lambda: self._tell_pool(launches), "launch")
+    def repeat(self, machines: Sequence[Machine]) -> None:
+        """Their launches were written down and nothing was seen of them: who was to launch them is gone,
+        or was refused. All in one, and not with every turn: the pool may be short of answers."""
+        now = asyncio.get_running_loop().time()
+        if not machines or self._errands.busy(LAUNCHING) or now < self._again_at:
+            return
+        self._again_at = now + REPEAT_PAUSE
+        launches = [Launch(each.id, each.token, each.slots, each.zone) for each in machines]
+        self._errands.run(LAUNCHING, lambda: self._tell_pool(launches))
 
     def _tell(self, decision: Decision) -> None:
         last, self._last = self._last, decision
@@ -152,7 +159,7 @@ class Sizing:
             await self._give_up(error)
         except PoolError as error:
             # Whether it was launched is unknown: describe() tells, or its time runs out.
-            notices = []
+            notices = [f"no new machine yet: the {self._pool.name} pool is asked again"]
             ids = [launch.machine_id for launch in launches]
             log.error("pool.launch_failed", machines=ids, why=str(error))
         if notices:

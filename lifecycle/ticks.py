@@ -42,16 +42,21 @@ async def every(
     interval: float, tick: Callable[[], Awaitable[None]], hurry: asyncio.Event | None = None
 ) -> None:
     """One shape for every loop: a tick that fails is logged and tried again; cancellation passes.
-    hurry: set it for a tick before the interval is over."""
+    hurry: set it for a tick before the interval is over; however often it is set, half of the time is left
+    to others."""
+    loop = asyncio.get_running_loop()
     while True:
+        began = loop.time()
         if hurry is not None:
             hurry.clear()
         await once(tick, interval)
         if hurry is None:
             await asyncio.sleep(interval)
             continue
+        rest = min(interval, loop.time() - began)
+        await asyncio.sleep(rest)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(interval):
+            async with asyncio.timeout(interval - rest):
                 await hurry.wait()
 
 

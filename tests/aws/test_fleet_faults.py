@@ -207,6 +207,7 @@ async def test_a_record_without_an_instance_is_found_within_two_passes(
     world: Days, until: Until
 ) -> None:
     leader = world.leader(**LONG)
+    leader.loops.machines.clock = world.clock
     async with leader.leading():
         one = await world.gets(until, await world.wake(), W.RUNNING)
         (instance,) = await world.instances()
@@ -223,6 +224,7 @@ async def test_a_record_without_an_instance_is_found_within_two_passes(
     assert failed.error == "its machine m-1 went down: it is gone. Start it again."
     assert await world.message(one) == "Its machine m-1 went down: it is gone. Start it again."
     assert (await world.machine()).status is M.LOST
+    world.time.now += LAG + 1
     await world.later(LAG + 1)
     await world.wake()
     async with leader.leading():

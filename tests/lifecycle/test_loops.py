@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 from lifecycle import errands, machines, watching
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.pools import NoCapacity
+from lifecycle.pools import Launch, NoCapacity, Observed, PoolError, Traits
 from lifecycle.snapshots import SnapshotError
 from lifecycle.stores import StoreUnavailable, keys
 from lifecycle.stores.connection import connect
@@ -689,7 +690,7 @@ async def test_machines_that_hold_workspaces_are_protected(world: World) -> None
     await world.store.stop(one.id, "idle")
     await world.gets(leader, one, W.STOPPED)
     await world.rounds(leader)
-    assert world.pool.protected == set()
+    assert world.pool.protected == {"m-1"}, "its files are there, and nowhere else"
 
 
 async def test_what_was_certainly_not_launched_frees_its_place_and_is_told(world: World) -> None:
@@ -920,3 +921,89 @@ async def test_records_lost_while_the_pool_is_looked_at_launch_nothing(world: Wo
     back = await world.gets(leader, await world.wake(), W.RUNNING)
     assert (back.epoch, back.machine_id) == (1, one.machine_id)
     assert list(world.pool.disks) == ["m-1"]
+
+
+async def test_what_nobody_has_heard_of_yet_stays_protected(world: World) -> None:
+    """Redis lost its data: whoever is on its machines is not known before they have told."""
+    leader = world.leader()
+    one = await world.wake()
+    await world.gets(leader, one, W.RUNNING)
+    world.pool.agents["m-1"].up = False  # it tells nothing for now
+    await world.redis.flushall()
+    await world.leader().loops.machines.tend()
+    assert world.pool.protected == {"m-1"}
+
+
+async def test_one_incomplete_list_takes_nobodys_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pool.traits = Traits(lag=120)
+    leader = world.leader(slots=1)
+    one = await world.wake()
+    await world.gets(leader, one, W.RUNNING)
+    await world.store.stop(one.id, "idle")
+    await world.gets(leader, one, W.STOPPED)
+
+    async def parked() -> bool:
+        return (await world.machine()).status is M.STOPPED
+
+    await world.until(leader, parked)
+    await world.later(3600)
+    real = world.pool.describe
+
+    async def nothing() -> list[Observed]:
+        return []
+
+    for describe in (nothing, real, real, real):
+        monkeypatch.setattr(world.pool, "describe", describe)
+        await world.rounds(leader, 3)
+    assert (await world.machine()).status is M.STOPPED
+    assert one.id in world.pool.disks["m-1"].of
+
+
+async def test_boots_go_on_under_a_new_leader_while_the_pool_does_not_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = world.leader(warm_slots=1)
+    one = await world.wake()
+    await world.gets(first, one, W.RUNNING)
+    await first.rest()
+
+    async def away() -> list[Observed]:
+        raise PoolError("cannot list the machines: nobody answers")
+
+    monkeypatch.setattr(world.pool, "describe", away)
+    second = world.leader(warm_slots=1)
+    other = await world.wake("bob")
+
+    async def runs() -> bool:
+        return (await world.read(other)).status is W.RUNNING
+
+    waiting = await world.wake("cy")  # m-1 has two slots
+    deadline = asyncio.get_running_loop().time() + 10
+    while not await runs() or not await world.signals.last_notice():
+        assert asyncio.get_running_loop().time() < deadline
+        with contextlib.suppress(PoolError):
+            await second.loops.machines.tend()
+        await second.loops.work()
+        await asyncio.sleep(0.01)
+    assert (await world.read(waiting)).status is W.QUEUED
+    assert "does not answer" in await world.signals.last_notice()
+
+
+async def test_launches_that_were_not_seen_are_told_again_in_one_call(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    async def launch(launches: Sequence[Launch]) -> list[str]:
+        asked.append(len(launches))
+        raise PoolError("RequestLimitExceeded")
+
+    monkeypatch.setattr(world.pool, "launch", launch)
+    await world.fleet.intend("fake", 2, 50, 50)
+    await world.later(30)
+    leader = world.leader(max_machines=50)
+    await world.rounds(leader)
+    assert asked == [50], "one call, and a pause after it"
+    assert "no new machine yet" in await world.signals.last_notice()

@@ -410,3 +410,12 @@ def test_machines_that_join_are_adopted_without_their_tokens() -> None:
     seen = Observed("m-4", "running", slots=5)
     assert adoptable([], [seen]) == []
     assert adoptable([], [seen], joins=True) == [seen]
+
+
+def test_a_machine_that_reports_and_cannot_be_asked_is_replaced() -> None:
+    shut = far(status=M.LAUNCHING, last_report_ms=120_000, joined=True)
+    assert isinstance(meet(shut, "running", now=119, **AWS), Watch)
+    found = meet(shut, "running", now=121, **AWS)
+    assert isinstance(found, Remove)
+    assert "does not answer" in found.reason
+    assert isinstance(meet(replace(shut, holds_files=1), "running", now=121, **AWS), Watch)
