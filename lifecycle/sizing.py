@@ -65,6 +65,8 @@ class Sizing:
         t = self._times
         counts = await self._store.counts()
         users = counts["queued"] + counts["starting"] + counts["running"]
+        # After the counts and before the machines: who is counted either waits here, or is seated there.
+        queue = await self._store.queued() if counts["queued"] else []
         machines = await self._fleet.machines()
         if set(before) - {machine.id for machine in machines}:
             return  # removed meanwhile, or every record is lost: the next turn tells which
@@ -79,9 +81,8 @@ class Sizing:
             max_machines=t.max_machines,
             scale_in_delay=t.scale_in_delay,
             parks=self._parks,
-            returning=returning,
+            returning={*returning, *(workspace.machine_id for workspace in queue)},
         )
-        queue = await self._store.queued() if counts["queued"] else []
         short = shortage(queue, machines, t.slots)
         decision = where_volumes_wait(decision, short, t.max_machines - len(machines))
         await self._fleet.decided(decision.to_json())

@@ -69,18 +69,29 @@ DATA = frozenset(
 
 TECHNOLOGIES = (
     (
-        "lifecycle.stores.redis", "lifecycle.stores.fleet", "lifecycle.stores.signals",
+        "lifecycle.stores.redis",
+        "lifecycle.stores.fleet",
+        "lifecycle.stores.signals",
         "lifecycle.stores.recorded",
     ),
     ("lifecycle.stores.dynamodb",),
     ("lifecycle.stores.postgresql",),
     ("lifecycle.pools.local",),
     (
-        "lifecycle.pools.ec2", "lifecycle.pools.ec2_calls", "lifecycle.pools.ec2_check",
-        "lifecycle.pools.ec2_instances", "lifecycle.pools.ec2_launch", "lifecycle.pools.ec2_placing",
+        "lifecycle.pools.ec2",
+        "lifecycle.pools.ec2_calls",
+        "lifecycle.pools.ec2_check",
+        "lifecycle.pools.ec2_instances",
+        "lifecycle.pools.ec2_launch",
+        "lifecycle.pools.ec2_placing",
     ),
     ("lifecycle.pools.ecs", "lifecycle.pools.ecs_answers"),
-    ("lifecycle.pools.asg", "lifecycle.pools.eks", "lifecycle.pools.groups", "lifecycle.pools.hooks"),
+    (
+        "lifecycle.pools.asg",
+        "lifecycle.pools.eks",
+        "lifecycle.pools.groups",
+        "lifecycle.pools.hooks",
+    ),
     ("lifecycle.snapshots.local",),
     ("lifecycle.snapshots.s3",),
     ("lifecycle.disks.ebs",),

