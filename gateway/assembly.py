@@ -149,7 +149,7 @@ class Manager:
             ("aws-topic", self._topic),
             ("cloudwatch-namespace", self._sink),
         ):
-            if part is not None:
+            if part is not None and settings.lifecycle == "on":  # only who leads uses them
                 await sound(name, part.check())
 
     async def run(self) -> None:

@@ -64,7 +64,13 @@ def _settings(environment: Mapping[str, str]) -> Settings:
         )
     if settings.pool == "local":
         raise ConfigurationError(
-            "a function cannot run machines", "set IDE_GATEWAY_POOL to ec2, ecs, asg or eks"
+            "a function cannot run machines", "set IDE_GATEWAY_POOL to ec2 or ecs"
+        )
+    if settings.pool in ("asg", "eks"):
+        raise ConfigurationError(
+            f"a function cannot lead --pool {settings.pool}: which instance becomes which machine is"
+            " seen over several turns, and a function remembers none",
+            "let a gateway lead (--lifecycle on), or set IDE_GATEWAY_POOL to ec2 or ecs",
         )
     configure(settings.log_level, "json")
     return settings

@@ -23,6 +23,7 @@ CONNECT_TIMEOUT = 5.0  # seconds
 ANSWER_TIMEOUT = 15.0  # for calls that an agent answers at once
 KILL_TIMEOUT = 30.0  # on top of the grace, for what ignores SIGTERM
 SNAPSHOT_TIMEOUT = 3600.0
+ANSWER_MAX = 8 * 2**20  # bytes; a log's tail is the largest
 
 _T = TypeVar("_T")
 
@@ -145,7 +146,7 @@ class Agents:
                 timeout=limits,
                 allow_redirects=False,
             ) as response:
-                answer = await response.read()
+                answer = await _bounded(response)
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             why = str(error) or type(error).__name__
             raise AgentUnreachable(f"{_name(machine)} does not answer: {why}") from error
@@ -161,6 +162,16 @@ class Agents:
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The whole answer; a machine is not trusted to end it."""
+    answer = bytearray()
+    async for chunk in response.content.iter_chunked(65536):
+        answer += chunk
+        if len(answer) > ANSWER_MAX:
+            raise ValueError(f"its answer is larger than {ANSWER_MAX} bytes")
+    return bytes(answer)
 
 
 def _error(machine: Machine, status: int, data: dict[str, Any] | None) -> AgentError:

@@ -141,7 +141,8 @@ def test_who_finds_the_lease_taken_does_nothing(
     ("changes", "kind", "words"),
     [
         ({"REDIS_URL": ""}, ConfigurationError, "IDE_GATEWAY_REDIS_URL"),
-        ({"POOL": "local"}, ConfigurationError, "ec2, ecs, asg or eks"),
+        ({"POOL": "local"}, ConfigurationError, "ec2 or ecs"),
+        ({"POOL": "asg", "ASG": "group"}, ConfigurationError, "let a gateway lead"),
         ({"POOL": "ec3"}, ConfigurationError, "pool = 'ec3'"),
         ({"SNAPSHOTS": "s3://nowhere/ide"}, ConfigurationError, "no such bucket"),
         ({"REDIS_URL": "unix:///nowhere.sock"}, DependencyMissing, "Redis did not answer"),

@@ -195,3 +195,16 @@ def unused_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def test_an_answer_without_an_end_is_not_taken(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_MAX", 1000)
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text="x" * 1001)
+
+    async with answering(answer) as place:
+        with pytest.raises(AgentUnreachable, match="larger than 1000 bytes"):
+            await agents.log(place, "w1")
