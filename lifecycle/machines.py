@@ -289,7 +289,11 @@ class Machines:
         bare: only if no files are there."""
 
         async def remove() -> None:
-            if await self._sizing.turn(machine, _M.TERMINATED, reason, only_empty=True, bare=bare):
+            turned = await self._sizing.turn(
+                machine, _M.TERMINATED, reason, only_empty=True, bare=bare
+            )
+            # One that is gone leaves nothing to remove, or we look for it in the wrong place.
+            if turned and reason != reconcile.GONE:
                 await self._pool.terminate(machine.id)
 
         self._errands.run(machine.id, remove)
@@ -315,13 +319,16 @@ class Machines:
 
     async def _remove_again(self, machine_id: str) -> None:
         """The pool has it and no live record names it: finish a removal that was cut short. One that no
-        record speaks of at all is left alone."""
+        record speaks of at all is left alone, and so is one that was given up as gone and is not: the
+        pool was looked for in the wrong place for a while, and people's files may be on its disk."""
         record = await self._fleet.machine(machine_id)
-        if record is not None and record.status is _M.TERMINATED:
+        came_back = record is not None and record.reason == reconcile.GONE
+        if record is not None and record.status is _M.TERMINATED and not came_back:
             self._errands.run(machine_id, lambda: self._pool.terminate(machine_id))
-        elif record is None and machine_id not in self._strange:
+        elif (record is None or came_back) and machine_id not in self._strange:
             self._strange.add(machine_id)
-            log.warning("machine.unknown", machine=machine_id, pool=self._pool.name)
+            event = "machine.came_back" if came_back else "machine.unknown"
+            log.warning(event, machine=machine_id, pool=self._pool.name)
 
     async def _leave(self, machine: Machine, reason: str) -> None:
         if self._evacuation is not None:

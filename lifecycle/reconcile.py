@@ -226,6 +226,8 @@ MachineChange = Watch | Lost | Revive | Remove | Park | Await | Down | Repeat | 
 STARTS = 10.0
 """Seconds after a start in which a pool that is behind may still show the machine down."""
 
+GONE = "it is gone and its disk with it"
+
 SILENT = 20.0
 """Seconds without a report after which what the pool does not show is gone. A pool may be behind what is
 true; a machine that still reports is there, whatever the pool says."""
@@ -377,7 +379,7 @@ def _stopped_machine(
 def _gone(m: Machine, age: float, o: Outlook) -> MachineChange | None:
     if age < o.lag or m.id in o.shown_lately:
         return None
-    return Remove(m, "it is gone and its disk with it")
+    return Remove(m, GONE)
 
 
 def reporting(machines: Iterable[Machine], now_ms: int) -> list[Machine]:

@@ -550,6 +550,26 @@ async def test_a_removal_that_was_cut_short_is_finished_by_the_next_leader(world
     await world.until(world.leader(), lambda: _true(not world.pool.disks))
 
 
+async def test_what_was_given_up_as_gone_and_is_not_keeps_its_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a start with another fleet's name, or in another region."""
+    leader = world.leader()
+    one = await sleeps(world, leader)
+
+    async def elsewhere() -> list[Observed]:
+        return []
+
+    async def given_up() -> bool:
+        return (await world.machine()).status is M.TERMINATED
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.pool, "describe", elsewhere)
+        await world.until(leader, given_up)
+    await world.rounds(leader, 5)
+    assert one.id in world.pool.disks["m-1"].of
+
+
 async def test_a_machine_that_cannot_be_spoken_to_is_left_alone(world: World) -> None:
     first = world.leader()
     one = await sleeps(world, first)
