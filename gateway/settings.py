@@ -25,11 +25,14 @@ JUPYTERLAB_COMMAND = (
 )
 JUPYTERLAB = {
     "workspace_ready_path": "/api",
+    "workspace_jobs_path": "/api/kernels",
     "workspace_upstream_header": "Authorization: token {secret}",
 }
 """What belongs to the default command, and to no other."""
 
-SECRETS = frozenset({"api_key", "signing_key", "redis_url", "metrics_token", "store"})
+SECRETS = frozenset(
+    {"api_key", "signing_key", "redis_url", "metrics_token", "store", "smtp_url", "webhook_secret"}
+)
 """Never printed; each may also be given as IDE_GATEWAY_<NAME>_FILE."""
 
 NO_FLAG = frozenset({"api_key", "signing_key"})
@@ -40,6 +43,8 @@ PARTS = {
     "workspace_command": "The IDE",
     "idle_timeout": "The life of a workspace (seconds)",
     "pool": "The pool of machines",
+    "plans": "Fair use",
+    "webhook_url": "Notices",
     "store": "State and snapshots",
     "aws_region": "AWS",
     "max_sessions": "Bounds",
@@ -111,6 +116,13 @@ class Settings(BaseModel):
     workspace_upstream_header: str = Field(
         "", description="Header the gateway adds so that only it gets in: 'Name: value {secret}'."
     )
+    workspace_jobs_path: str = Field(
+        "",
+        description="Jupyter's list of kernels there: a busy one is a job. Empty: CPU alone tells.",
+    )
+    shell: Literal["on", "off"] = Field(
+        "on", description="Show the IDE in a page of ours that tells input and shows notices."
+    )
     workspace_user: Literal["auto", "own", "shared"] = Field(
         "auto", description="Linux user per workspace (own needs root), or the agent's (shared)."
     )
@@ -121,6 +133,30 @@ class Settings(BaseModel):
     retention: float = _seconds(86400, "Stopped for this long: snapshot and terminate", ge=0)
     idle_sweep_interval: float = _seconds(60, "Between two looks for idle workspaces")
     terminate_sweep_interval: float = _seconds(3600, "Between two looks for expired ones")
+    countdown: str = Field(
+        "300,60", description="The person is told these many seconds before a stop."
+    )
+    ending_notice: str = Field(
+        "86400,3600", description="And these many seconds before a termination."
+    )
+    signals: str = Field(
+        "input,frames,job,api", description="Which signals count as activity, with commas."
+    )
+    max_job_hours: float = Field(
+        6, description="A job keeps its workspace for that many hours.", ge=0, allow_inf_nan=False
+    )
+    job_cpu: float = Field(
+        20,
+        description="Percent of a core above which a process is a job.",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    max_lifetime: float = _seconds(0, "A workspace runs at most this long; 0: no bound", ge=0)
+    quiet_hours: str = Field(
+        "", description="Cron expression of quiet minutes, such as '* 22-23,0-5 * * *'."
+    )
+    quiet_idle_timeout: float = _seconds(600, "The idle timeout in quiet hours")
+    time_zone: str = Field("UTC", description="Of cron expressions, such as Europe/Berlin.")
     session_timeout: float = _seconds(90, "A session silent for this long is evicted")
     ping_interval: float = _seconds(20, "Between two pings on a quiet session")
 
@@ -133,6 +169,32 @@ class Settings(BaseModel):
     scale_interval: float = _seconds(2, "Between two decisions of the scaler")
     scale_in_delay: float = _seconds(120, "Empty for this long: a machine may go", ge=0)
     launch_timeout: float = _seconds(60, "A machine silent this long after launch is lost")
+
+    plans: str = Field("", description="TOML file with plans: their policies and quotas.")
+    prices: str = Field("", description="TOML file with prices by machine class.")
+    machine_class: str = Field(
+        "standard", description="What a machine is billed as, where its pool does not say."
+    )
+    max_starting: int = _count(100, "Workspaces that boot at once; more wait in the queue")
+    start_rate: float = Field(
+        30, description="Starts that a user may ask for in a minute.", gt=0, allow_inf_nan=False
+    )
+    api_rate: float = Field(
+        50,
+        description="API calls a second of one caller, of each process.",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    webhook_url: str = Field("", description="Where notices are posted to, signed.")
+    webhook_secret: str = Field(
+        "", description="Signs webhooks: whsec_ and base64 (Standard Webhooks).", repr=False
+    )
+    smtp_url: str = Field(
+        "",
+        description="smtp://USER:PASSWORD@HOST:PORT or smtps://…; empty sends no mail.",
+        repr=False,
+    )
+    mail_from: str = Field("", description="Sender of e-mail.")
 
     store: str = Field(
         "redis", description="Where records last: redis, dynamodb:TABLE or postgresql://… (a URL)."
@@ -271,7 +333,7 @@ class Settings(BaseModel):
             raise ValueError("must name a program after its NAME=value words")
         return value
 
-    @field_validator("workspace_ready_path")
+    @field_validator("workspace_ready_path", "workspace_jobs_path")
     @classmethod
     def _ready_path(cls, value: str) -> str:
         if value and not re.fullmatch(r"/[\x21-\x7e]*", value):

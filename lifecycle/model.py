@@ -108,7 +108,12 @@ class Workspace:
     volume: its own disk, where it has one (an EBS volume's id). zone: where that disk is.
     next: what follows once it is stopped or terminated: "start" (somebody came back meanwhile),
     "terminate" (it was deleted while it ran) or "".
-    seen: kind of activity ("boot", "frames", "api") → when last seen.
+    seen: kind of signal ("boot", "input", "frames", "job", "api") → when last seen; sources: → from what.
+    job: what works in it now, in words; job_since_ms: since when something has, without a pause.
+    own_policy: what it says otherwise than its plan does, as JSON (plans.py). pinned: never stopped by itself.
+    keep_until_ms: not terminated before. warned_ms: the stop that its person was warned of; 0 after none.
+    stop_by_ms, stop_by: a stop that no activity prevents, and why; 0 while there is none.
+    files_bytes: size of its files, as its last snapshot found them.
     """
 
     id: str
@@ -137,6 +142,16 @@ class Workspace:
     running_since_ms: int = 0
     extend_until_ms: int = 0
     seen: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    job: str = ""
+    job_since_ms: int = 0
+    own_policy: str = ""
+    pinned: bool = False
+    keep_until_ms: int = 0
+    warned_ms: int = 0
+    stop_by_ms: int = 0
+    stop_by: str = ""
+    files_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +187,7 @@ class Machine:
     joined: bool = False
     instance: str = ""
     zone: str = ""
+    machine_class: str = ""
     doomed_at_ms: int = 0
 
 

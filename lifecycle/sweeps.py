@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from lifecycle import policy
+from lifecycle.activity import COUNTING
 from lifecycle.model import WorkspaceStatus
 from lifecycle.stores import Conflict
 from lifecycle.stores.fleet import RedisFleet
@@ -60,7 +61,8 @@ class Sweeps:
                     stop.workspace,
                     _W.STOPPING,
                     fields={"reason": stop.reason},
-                    unless_active_since_ms=stop.unless_active_since_ms,
+                    unless_seen=dict.fromkeys(COUNTING, stop.unless_active_since_ms),
+                    unless_extended_ms=now,
                 )
             except Conflict as conflict:
                 log.info("stop.called_off", workspace=stop.workspace.id, why=str(conflict))

@@ -76,8 +76,8 @@ class WorkspaceStore(Protocol):
     async def delete(self, workspace_id: str) -> None:
         """Forget a terminated workspace's record. Raises Conflict in any other status."""
 
-    async def touch(self, workspace_id: str, kind: str) -> bool:
-        """Explicit activity, now. False when it is not running or starting."""
+    async def touch(self, workspace_id: str, kind: str, source: str = "api") -> bool:
+        """Explicit activity, now. source: where it was seen, in words. False when it is not running or starting."""
 
     async def extend(self, workspace_id: str, seconds: float) -> Workspace:
         """Not to be stopped for idleness before now + seconds."""

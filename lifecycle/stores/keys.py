@@ -8,6 +8,7 @@ MACHINES = "heartbeat:machines"  # zset  machine → last report
 GATEWAYS = "heartbeat:gateways"  # zset  gateway process → last flush
 SINCE = "heartbeat:since"  # string  heartbeats have come without a gap since then
 LAST = "heartbeat:last"  # string  the newest flush of any gateway
+DUE = "workspaces:due"  # zset  workspace → when the lifecycle has to look at it next
 QUEUE = "boot:queue"  # zset  workspace → its place
 LEASE = "lease:lifecycle"  # string  "holder token"
 FENCE = "lease:lifecycle:token"  # string  the newest fencing token given out

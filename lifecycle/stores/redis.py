@@ -141,8 +141,8 @@ class RedisStore:
             )
         await self._keep(workspace_id, stamp)
 
-    async def touch(self, workspace_id: str, kind: str) -> bool:
-        return bool(await self._scripts.run(scripts.TOUCH, workspace_id, kind))
+    async def touch(self, workspace_id: str, kind: str, source: str = "api") -> bool:
+        return bool(await self._scripts.run(scripts.TOUCH, workspace_id, kind, source))
 
     async def extend(self, workspace_id: str, seconds: float) -> Workspace:
         _, stamp = await self._scripts.run(scripts.EXTEND, workspace_id, int(seconds * 1000))
@@ -160,19 +160,23 @@ class RedisStore:
         *,
         chain: tuple[WorkspaceStatus, ...] = (),
         fields: Mapping[str, str] | None = None,
-        unless_active_since_ms: int | None = None,
+        unless_seen: Mapping[str, int] | None = None,
+        unless_extended_ms: int | None = None,
         place: str = "",
         known_epoch: int | None = None,
     ) -> Workspace:
         """Compare-and-set on what `workspace` says of status and epoch. place: take a slot of that
-        machine and count the epoch up, beyond known_epoch. Raises Conflict."""
+        machine and count the epoch up, beyond known_epoch. unless_seen: kind of signal → not when one
+        came later; unless_extended_ms: nor when it is extended beyond that. Raises Conflict."""
         path = (workspace.status, *chain, to)
         for old, new in pairwise(path):
             check_transition(old, new)
         options: dict[str, Any] = {"from": [workspace.status], "epoch": workspace.epoch}
         options |= {"set": dict(fields or {}), "chain": list(chain)}
-        if unless_active_since_ms is not None:
-            options["unlessActiveSince"] = unless_active_since_ms
+        if unless_seen:
+            options["unlessSeen"] = dict(unless_seen)
+        if unless_extended_ms is not None:
+            options["unlessExtended"] = unless_extended_ms
         if place:
             options |= {"place": place, "bump": known_epoch or 0}
         outcome, status, stamp = await self._scripts.run(
@@ -289,4 +293,18 @@ def workspace_from(row: Mapping[str, str], active_ms: float = 0) -> Workspace:
             for name, value in row.items()
             if name.startswith("seen:")
         },
+        sources={
+            name.removeprefix("source:"): value
+            for name, value in row.items()
+            if name.startswith("source:")
+        },
+        job=row.get("job", ""),
+        job_since_ms=int(row.get("jobSince") or 0),
+        own_policy=row.get("policy", ""),
+        pinned=row.get("pinned", "") == "1",
+        keep_until_ms=int(row.get("keepUntil") or 0),
+        warned_ms=int(row.get("warned") or 0),
+        stop_by_ms=int(row.get("stopBy") or 0),
+        stop_by=row.get("stopByReason", ""),
+        files_bytes=int(row.get("filesBytes") or 0),
     )

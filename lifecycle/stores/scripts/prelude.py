@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lifecycle.model import ASLEEP, OCCUPYING, WORKSPACE_TRANSITIONS
+from lifecycle.stores.scripts.metering import METERING
 
 
 def _lua_set(names: Iterable[str]) -> str:
@@ -112,17 +113,18 @@ local function home(id, machine)
   set(id, {machineId = machine})
 end
 
+"""
+    + METERING
+    + """
+-- When the lifecycle has to look at it next (policy.look): now, for that look to say when again.
+local function due(id) redis.call('ZADD', 'workspaces:due', now, id) end
+
 local function apply(id, to, fields, more)
   local old = field(id, 'status')
   if not ALLOWED[old] or not ALLOWED[old][to] then
     return redis.error_reply('ILLEGAL ' .. old .. ' to ' .. to)
   end
-  if old == 'running' then
-    local since = field(id, 'runningSince')
-    redis.call('ZADD', 'usage:' .. field(id, 'userId'), since,
-               id .. '/' .. field(id, 'epoch') .. '/' .. since .. '/' .. text(now))
-    set(id, {runningSince = '0'})
-  end
+  meter(id, old, to)
   if fields.machineId then home(id, fields.machineId); fields.machineId = nil end
   local since = now
   if to == 'stopped' and old == 'terminating' then
@@ -132,7 +134,11 @@ local function apply(id, to, fields, more)
   end
   fields.status, fields.statusSince = to, text(since)
   if to == 'running' then fields.runningSince = text(now) end
+  if to == 'starting' then
+    for _, name in ipairs({'job', 'jobSince', 'warned', 'stopBy', 'stopByReason', 'keepUntil'}) do fields[name] = '' end
+  end
   set(id, fields)
+  due(id)
   redis.call('ZREM', 'workspaces:' .. old, id)
   redis.call('ZADD', 'workspaces:' .. to, since, id)
   seat(id, field(id, 'machineId'), OCCUPYING[to] or false)

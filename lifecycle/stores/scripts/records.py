@@ -42,6 +42,7 @@ if OCCUPYING[to] then
   redis.call('ZADD', 'heartbeat:workspaces', now, id)
   set(id, {['seen:boot'] = text(now)})
 end
+due(id)
 say(id, 'workspace.restored', {status = to})
 if there and to ~= old then say(id, 'workspace.' .. to) end
 return 1

@@ -34,7 +34,7 @@ CHANGE = (
     PRELUDE
     + """
 -- ARGV id, to, options (JSON): from {status…}, epoch?, set {field: text}, bump?, place {machine}?,
--- unlessActiveSince?, chain {status…}?. Returns {outcome, status, stamp}; outcome "ok" or what stood in
+-- unlessSeen? {kind: ms}, unlessExtended? ms, chain {status…}?. Returns {outcome, status, stamp}; outcome "ok" or what stood in
 -- the way.
 local id, to, o = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local status = field(id, 'status')
@@ -43,12 +43,10 @@ local allowed = false
 for _, s in ipairs(o.from) do if s == status then allowed = true end end
 if not allowed then return {'status', status, ''} end
 if o.epoch and o.epoch ~= tonumber(field(id, 'epoch')) then return {'epoch', status, ''} end
-if o.unlessActiveSince then
-  local seen = tonumber(redis.call('ZSCORE', 'heartbeat:workspaces', id) or '0')
-  if seen > o.unlessActiveSince or tonumber(field(id, 'extendUntil')) > now then
-    return {'active', status, ''}
-  end
+for kind, since in pairs(o.unlessSeen or {}) do
+  if (tonumber(field(id, 'seen:' .. kind)) or 0) > since then return {'active', status, ''} end
 end
+if o.unlessExtended and tonumber(field(id, 'extendUntil')) > o.unlessExtended then return {'active', status, ''} end
 local fields = o.set or {}
 if o.place then
   local record = 'machine:' .. o.place
@@ -129,6 +127,7 @@ if status ~= 'terminated' then return {'status', status, ''} end
 tell(id, 'workspace.deleted')
 redis.call('SREM', 'user:' .. field(id, 'userId') .. ':workspaces', id)
 redis.call('ZREM', 'workspaces:terminated', id)
+redis.call('ZREM', 'workspaces:due', id)
 redis.call('SET', 'epoch:' .. id, field(id, 'epoch'), 'EX', KEPT)
 if redis.call('EXISTS', 'store:durable') == 1 then  -- what is left of it, until that is kept
   redis.call('HSET', 'deleted:' .. id, 'workspaceId', id, 'userId', '', 'status', 'deleted',
@@ -144,8 +143,9 @@ TOUCH = (
     + """
 local id, status = ARGV[1], field(ARGV[1], 'status')
 if not (status == 'starting' or status == 'running') then return 0 end
+-- ARGV id, kind, source
 redis.call('ZADD', 'heartbeat:workspaces', 'GT', now, id)
-set(id, {['seen:' .. ARGV[2]] = text(now)})
+set(id, {['seen:' .. ARGV[2]] = text(now), ['source:' .. ARGV[2]] = ARGV[3]})
 return 1
 """
 )
@@ -156,6 +156,7 @@ EXTEND = (
 local id = ARGV[1]
 if field(id, 'status') == '' then return {'gone', ''} end
 set(id, {extendUntil = text(math.max(tonumber(field(id, 'extendUntil')), now + tonumber(ARGV[2])))})
+due(id)
 tell(id, 'workspace.extended', {['until'] = field(id, 'extendUntil')})
 return {'ok', stamp}
 """
@@ -227,6 +228,7 @@ else
   said.lastActiveAt = text(now)  -- unknown is never idle
 end
 set(id, said)
+due(id)
 seat(id, machine, OCCUPYING[to] or false)
 tell(id, 'workspace.adopted', {status = to})
 if old == 'queued' and to ~= old then tell(id, 'workspace.' .. to) end

@@ -282,10 +282,11 @@ async def test_an_idle_stop_is_called_off_by_activity_or_an_extension(store: Red
     await until_later(store, seen)
     assert await store.touch(one.id, "api")
     with pytest.raises(Conflict, match="active"):
-        await store.change(one, W.STOPPING, unless_active_since_ms=seen)
+        await store.change(one, W.STOPPING, unless_seen={"boot": seen, "api": seen})
+    before = one.extend_until_ms
     one = await store.extend(one.id, 60)
     with pytest.raises(Conflict, match="active"):
-        await store.change(one, W.STOPPING, unless_active_since_ms=one.last_active_at_ms)
+        await store.change(one, W.STOPPING, unless_extended_ms=before)
     assert (await store.change(one, W.STOPPING)).status is W.STOPPING
 
 

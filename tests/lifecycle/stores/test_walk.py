@@ -105,7 +105,7 @@ class World:
             await self.store.change(workspace, to, fields={"machineId": ""})
         elif to is W.STOPPING:
             seen = workspace.last_active_at_ms
-            await self.store.change(workspace, to, unless_active_since_ms=seen)
+            await self.store.change(workspace, to, unless_seen={"boot": seen, "api": seen})
         else:
             await self.store.change(workspace, to)
 
