@@ -8,14 +8,126 @@ there is no time to stop at. Times are milliseconds, timeouts seconds.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
+from lifecycle import schedule
 from lifecycle.model import Workspace, WorkspaceStatus
+from lifecycle.plans import KINDS, Policy
 
 COUNTING = frozenset({"boot", "frames", "api", "input", "job"})
 """Kinds of signal that keep a workspace alive; any other is shown and keeps nothing."""
 
 _W = WorkspaceStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """When a running workspace stops, and what keeps it until then.
+
+    at_ms: None while there is no time to stop at. hard: activity does not move it. kind: the signal that keeps
+    it, "extended", "pinned", "unknown", or what bounds it: "lifetime", "stop_by". because: the same in words.
+    """
+
+    at_ms: int | None
+    because: str
+    hard: bool
+    kind: str
+
+
+def bound(
+    workspace: Workspace, policy: Policy, now_ms: int, trusted_since_ms: int | None = None
+) -> Bound:
+    """The bound of a running workspace; it is stopped once now_ms is at_ms.
+
+    Signals that its policy counts keep it for the idle timeout; a job does for max_job_hours at most; an extension
+    outlasts them; no activity moves its maximum lifetime or stop_by; pinned, it has no bound.
+    trusted_since_ms: heartbeats came without a gap since then; what was before is unknown, and
+    unknown is never idle.
+    """
+    if workspace.status is not _W.RUNNING:
+        return Bound(None, f"it is {workspace.status}", False, str(workspace.status))
+    if workspace.pinned:
+        return Bound(None, "pinned: it is never stopped by itself", False, "pinned")
+    kept = _kept(workspace, policy, now_ms, trusted_since_ms)
+    hard = _hard(workspace, policy)
+    if hard is None or (kept.at_ms is not None and kept.at_ms <= (hard.at_ms or 0)):
+        return kept
+    return hard
+
+
+def _kept(workspace: Workspace, policy: Policy, now_ms: int, trusted_since_ms: int | None) -> Bound:
+    """What activity and extensions make of it."""
+    found = [
+        Bound(_idle_at(at, policy, now_ms), f"{kind}, {_ago(at, now_ms)}", False, kind)
+        for at, kind in [_newest(workspace, policy)]
+        if at
+    ]
+    if workspace.seen.get("job") and "job" in policy.signals:
+        found.append(_by_job(workspace, policy, now_ms))
+    if not found:
+        return Bound(
+            None,
+            "nothing is known of its activity yet, and unknown is never idle",
+            False,
+            "unknown",
+        )
+    if trusted_since_ms:
+        said = f"heartbeats, heard without a gap since {_ago(trusted_since_ms, now_ms)}"
+        found.append(Bound(_idle_at(trusted_since_ms, policy, now_ms), said, False, "unknown"))
+    if workspace.extend_until_ms:
+        until = workspace.extend_until_ms
+        left = f"{span((until - now_ms) / 1000)} left"
+        found.append(Bound(until, f"extended, {left}", False, "extended"))
+    return max(found, key=lambda one: one.at_ms or 0)
+
+
+def _newest(workspace: Workspace, policy: Policy) -> tuple[int, str]:
+    """The newest signal that counts, other than a job. What was seen last may be of no known kind: it counts."""
+    seen = workspace.seen
+    kinds = ["boot", *(kind for kind in KINDS if kind in policy.signals and kind != "job")]
+    at, kind = max([(workspace.running_since_ms, "boot"), *((seen.get(k, 0), k) for k in kinds)])
+    if workspace.last_active_at_ms > max(at, *seen.values(), 0):
+        return workspace.last_active_at_ms, "activity"
+    return at, kind
+
+
+def _by_job(workspace: Workspace, policy: Policy, now_ms: int) -> Bound:
+    """A job that has ended has no bound of its own: from then on it is one more signal."""
+    seen = workspace.seen["job"]
+    words = f"job ({workspace.job})" if workspace.job else "job"
+    said, until = f"{words}, {_ago(seen, now_ms)}", _idle_at(seen, policy, now_ms)
+    if workspace.job_since_ms:
+        longest = workspace.job_since_ms + math.ceil(policy.max_job_hours * 3_600_000)
+        if longest < until:
+            hours = span(policy.max_job_hours * 3600)
+            return Bound(longest, f"{said}, which counts for {hours} at most", False, "job")
+    return Bound(until, said, False, "job")
+
+
+def _idle_at(last_ms: int, policy: Policy, now_ms: int) -> int:
+    """When it has been idle for long enough: the idle timeout after last_ms, or in quiet hours theirs."""
+    usual = last_ms + math.ceil(policy.idle_timeout * 1000)
+    early = last_ms + math.ceil(policy.quiet_idle_timeout * 1000)
+    if not policy.quiet_hours or early >= usual:
+        return usual
+    if schedule.matches(policy.quiet_hours, policy.time_zone, max(early, now_ms)):
+        return early
+    quiet = schedule.next_change(policy.quiet_hours, policy.time_zone, max(early, now_ms))
+    return usual if quiet is None else min(usual, quiet)
+
+
+def _hard(workspace: Workspace, policy: Policy) -> Bound | None:
+    found = []
+    if policy.max_lifetime and workspace.running_since_ms:
+        at = workspace.running_since_ms + math.ceil(policy.max_lifetime * 1000)
+        found.append(
+            Bound(at, f"it runs for {span(policy.max_lifetime)} at most", True, "lifetime")
+        )
+    if workspace.stop_by_ms:
+        said = workspace.stop_by or "it has to stop"
+        found.append(Bound(workspace.stop_by_ms, said, True, "stop_by"))
+    return min(found, key=lambda one: one.at_ms or 0, default=None)
 
 
 def alive_because(

@@ -49,6 +49,7 @@ DECISIONS = (
 
 PURE = (
     "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.identifiers",
+    "lifecycle.plans", "lifecycle.schedule",
     "lifecycle.cloud_events", "lifecycle.moving", "lifecycle.joining", "lifecycle.pools.offerings",
     "lifecycle.telemetry.figures",
     "lifecycle.agent.contract", *DECISIONS,
@@ -60,12 +61,12 @@ RECORDS = ("lifecycle.pools", "lifecycle.telemetry")
 
 DATA = frozenset(
     {
-        "__future__", "base64", "bisect", "collections", "dataclasses", "datetime", "enum",
+        "__future__", "base64", "bisect", "collections", "cronsim", "dataclasses", "datetime", "enum",
         "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
-        "statistics", "string", "struct", "typing", "urllib.parse",
+        "statistics", "string", "struct", "typing", "urllib.parse", "zoneinfo",
     }
 )  # fmt: skip
-"""Standard modules without a clock, a socket, a file or a die."""
+"""Modules without a clock, a socket, a file or a die: standard ones, and cronsim."""
 
 TECHNOLOGIES = (
     (
@@ -134,6 +135,7 @@ SDKS = {
     "pydantic": {"gateway"},
     "sse_starlette": {"gateway"},
     "click": {"gateway"},
+    "cronsim": {"lifecycle.schedule"},
 }  # fmt: skip
 """Third party → the modules or packages that may use it."""
 
