@@ -41,6 +41,7 @@ from lifecycle.actions import NotNow
 from lifecycle.agent.contract import Manifest
 from lifecycle.model import Event, MachineStatus, WorkspaceStatus
 from lifecycle.stores import Conflict, StoreError
+from lifecycle.stores.metered import RedisUsage
 from lifecycle.ticks import every
 
 log = structlog.get_logger(__name__)
@@ -278,7 +279,7 @@ class Application:
             fleet=self._fleet,
             history=self._signals.history,
             subscription=self._news.subscription,
-            usage=self._signals,
+            usage=RedisUsage(self._redis),
             health=self,
             keys=RedisIdempotencyKeys(self._redis),
             identify=self._entrance.identify,

@@ -203,8 +203,9 @@ class Machines:
         for seen in found:
             name = self._pool.name
             if not await self._fleet.adopt(
-                name, seen.machine_id, seen.slots, seen.token, seen.instance, seen.zone
-            ):
+                name, seen.machine_id, seen.slots, seen.token, seen.instance, seen.zone,
+                seen.machine_class or self._times.machine_class,
+            ):  # fmt: skip
                 continue  # it has a record after all: launched, or removed, a moment ago
             adopted = True
             log.warning("machine.adopted", machine=seen.machine_id, pool=name)
@@ -215,11 +216,15 @@ class Machines:
         return adopted
 
     async def _note(self, machines: Iterable[Machine]) -> None:
-        """What the pool calls them, and where their disks are."""
+        """What the pool calls them, where their disks are, and what they are billed as."""
         for machine in machines:
             seen = self._seen.get(machine.id)
-            if seen and (seen.instance, seen.zone) != (machine.instance, machine.zone):
-                await self._fleet.observe(machine.id, seen.instance, seen.zone)
+            if seen is None:
+                continue
+            kind = seen.machine_class or machine.machine_class
+            known = (machine.instance, machine.zone, machine.machine_class)
+            if (seen.instance, seen.zone, kind) != known:
+                await self._fleet.observe(machine.id, seen.instance, seen.zone, kind)
 
     def _start_again(self, launch: Launch) -> None:
         async def start() -> None:

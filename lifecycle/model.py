@@ -114,6 +114,8 @@ class Workspace:
     keep_until_ms: not terminated before. warned_ms: the stop that its person was warned of; 0 after none.
     stop_by_ms, stop_by: a stop that no activity prevents, and why; 0 while there is none.
     files_bytes: size of its files, as its last snapshot found them.
+    running_class: what its machine was billed as when it began to run. stored_since_ms: since when it does not
+    run, and its files are stored; 0 while it runs. stored_bytes: their size since then.
     """
 
     id: str
@@ -152,6 +154,9 @@ class Workspace:
     stop_by_ms: int = 0
     stop_by: str = ""
     files_bytes: int = 0
+    running_class: str = ""
+    stored_since_ms: int = 0
+    stored_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,9 @@ class Machine:
     unheard: its record was lost and written anew; what lies on it is known with its first report.
     joined: its agent came with the join code, or was launched with its token.
     instance: the pool's own name for it. zone: where disks can be attached to it; "" is everywhere.
+    machine_class: what it is billed as: the pool's word for its kind, or --machine-class.
     doomed_at_ms: the pool takes it back then (a spot notice); 0 while nothing was said.
+    held_by: "operator" while a person drains it: nothing but a person ends that.
     """
 
     id: str
@@ -189,6 +196,7 @@ class Machine:
     zone: str = ""
     machine_class: str = ""
     doomed_at_ms: int = 0
+    held_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class Sizing:
             return
         t = self._times
         ids = await self._fleet.intend(
-            self._pool.name, t.slots, min(count, AT_ONCE), t.max_machines, newest
+            self._pool.name, t.slots, min(count, AT_ONCE), t.max_machines, newest, t.machine_class
         )
         wanted = dict(zip_longest(ids, zones[: len(ids)], fillvalue=""))
         for machine_id, zone in wanted.items():

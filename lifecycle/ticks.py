@@ -20,6 +20,7 @@ class Times:
     """Intervals and limits of the loops, in seconds, and the pool's bounds.
 
     snapshot_on_stop: a stopped workspace's files leave its machine. durable: records outlast Redis.
+    machine_class: what a machine is billed as, where its pool does not say.
     """
 
     idle_timeout: float
@@ -36,6 +37,7 @@ class Times:
     max_machines: int
     snapshot_on_stop: bool = False
     durable: bool = False
+    machine_class: str = "standard"
 
 
 async def every(

@@ -1,30 +1,57 @@
-"""How long did a user's workspaces run? Sums metered intervals; pure.
+"""How long did a user's workspaces run, and how long were they stored? Sums metered intervals; pure.
 
-An interval is one running time of one boot. Time is counted once for each workspace however often it
-was metered; two workspaces that run side by side count both.
+Time is exact to the millisecond and counted once for each workspace, however often it was metered; two
+workspaces side by side count both. Money is computed from these milliseconds (pricing.py): the minutes that
+are shown are only rounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from lifecycle.model import Workspace
+
+RUNNING = "running"
+STORED = "stored"
+
 
 class Interval(NamedTuple):
+    """kind: "running", on a machine billed as machine_class, or "stored", with so many bytes of files."""
+
     workspace_id: str
     epoch: int
     start_ms: int
     end_ms: int | None
-    """None: it runs still."""
+    """None: it goes on."""
+    kind: str = RUNNING
+    machine_class: str = ""
+    bytes: int = 0
+
+
+class Piece(NamedTuple):
+    """Time of an interval that no other interval of its workspace and kind has counted."""
+
+    workspace_id: str
+    kind: str
+    machine_class: str
+    bytes: int
+    start_ms: int
+    end_ms: int
+
+    @property
+    def milliseconds(self) -> int:
+        return self.end_ms - self.start_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """Milliseconds that ran; workspaces without any in the window are left out."""
+
     total_ms: int
     by_workspace: dict[str, int]
-    """Milliseconds; workspaces without any in the window are left out."""
     running: int
     """Workspaces that run still, and so count on."""
 
@@ -44,42 +71,58 @@ def month_of(now_ms: int) -> str:
     return datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m")
 
 
+def open_interval(workspace: Workspace) -> Interval | None:
+    """What its record counts just now; None for a record from before anything was stored by the minute."""
+    w = workspace
+    if w.running_since_ms:
+        return Interval(w.id, w.epoch, w.running_since_ms, None, RUNNING, w.running_class)
+    if w.stored_since_ms:
+        return Interval(w.id, w.epoch, w.stored_since_ms, None, STORED, "", w.stored_bytes)
+    return None
+
+
+def pieces(intervals: Iterable[Interval], now_ms: int, window: tuple[int, int]) -> list[Piece]:
+    """What falls into the window [from, to), by workspace and kind, oldest first. An open interval counts
+    until now."""
+    found: list[Piece] = []
+    for (workspace_id, kind), rows in _grouped(intervals).items():
+        reached = window[0]
+        for row, end in _closed(rows, now_ms):
+            start, end = max(row.start_ms, reached), min(end, window[1])
+            if start < end:
+                size = row.bytes if kind == STORED else 0
+                found.append(Piece(workspace_id, kind, row.machine_class, size, start, end))
+                reached = end
+    return found
+
+
 def total(intervals: Iterable[Interval], now_ms: int, window: tuple[int, int]) -> Usage:
-    """What falls into the window [from, to). An open interval counts until now."""
-    of_workspace: dict[str, list[Interval]] = {}
-    for interval in intervals:
-        of_workspace.setdefault(interval.workspace_id, []).append(interval)
+    """What ran in the window [from, to)."""
+    rows = [row for row in intervals if row.kind == RUNNING]
     sums: dict[str, int] = {}
+    for piece in pieces(rows, now_ms, window):
+        sums[piece.workspace_id] = sums.get(piece.workspace_id, 0) + piece.milliseconds
     running = 0
-    for workspace_id, rows in of_workspace.items():
-        spans = [_clip(span, window) for span in _closed(rows, now_ms)]
-        if milliseconds := _covered(spans):
-            sums[workspace_id] = milliseconds
-        newest = [row for row in rows if row.epoch == max(row.epoch for row in rows)]
-        running += all(row.end_ms is None for row in newest)
+    for found in _grouped(rows).values():
+        newest = max(row.start_ms for row in found)
+        running += all(row.end_ms is None for row in found if row.start_ms == newest)
     return Usage(sum(sums.values()), sums, running)
 
 
-def _closed(rows: list[Interval], now_ms: int) -> list[tuple[int, int]]:
-    """An open interval ends now, or where its boot is known to have ended: it was read before that
-    was metered, or its own end was lost and a newer boot began."""
-    spans = []
-    for row in rows:
+def _grouped(intervals: Iterable[Interval]) -> dict[tuple[str, str], list[Interval]]:
+    groups: dict[tuple[str, str], list[Interval]] = {}
+    for row in intervals:
+        groups.setdefault((row.workspace_id, row.kind), []).append(row)
+    return dict(sorted(groups.items()))
+
+
+def _closed(rows: Sequence[Interval], now_ms: int) -> list[tuple[Interval, int]]:
+    """Oldest first, each with its end. An open one ends now, or where it is known to have ended: it was read
+    before that was metered, or its own end was lost and a newer one began."""
+    found = []
+    for row in sorted(rows, key=lambda row: (row.start_ms, row.end_ms or now_ms)):
         ends = [now_ms]
-        ends += [other.start_ms for other in rows if other.epoch > row.epoch]
-        ends += [other.end_ms for other in rows if other.epoch == row.epoch and other.end_ms]
-        spans.append((row.start_ms, min(ends) if row.end_ms is None else row.end_ms))
-    return spans
-
-
-def _clip(span: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
-    return max(span[0], window[0]), min(span[1], window[1])
-
-
-def _covered(spans: Iterable[tuple[int, int]]) -> int:
-    """Length of the union."""
-    covered, reached = 0, 0
-    for start, end in sorted(spans):
-        covered += max(0, end - max(start, reached))
-        reached = max(reached, end)
-    return covered
+        ends += [other.start_ms for other in rows if other.start_ms > row.start_ms]
+        ends += [other.end_ms for other in rows if other.start_ms == row.start_ms and other.end_ms]
+        found.append((row, min(ends) if row.end_ms is None else row.end_ms))
+    return found

@@ -48,7 +48,7 @@ DECISIONS = (
 )  # fmt: skip
 
 PURE = (
-    "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.identifiers",
+    "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.pricing", "lifecycle.identifiers",
     "lifecycle.plans", "lifecycle.schedule",
     "lifecycle.cloud_events", "lifecycle.moving", "lifecycle.joining", "lifecycle.pools.offerings",
     "lifecycle.telemetry.figures",
@@ -61,9 +61,9 @@ RECORDS = ("lifecycle.pools", "lifecycle.telemetry")
 
 DATA = frozenset(
     {
-        "__future__", "base64", "bisect", "collections", "cronsim", "dataclasses", "datetime", "enum",
+        "__future__", "base64", "bisect", "collections", "cronsim", "dataclasses", "datetime", "decimal", "enum",
         "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
-        "statistics", "string", "struct", "typing", "urllib.parse", "zoneinfo",
+        "statistics", "string", "struct", "tomllib", "typing", "urllib.parse", "zoneinfo",
     }
 )  # fmt: skip
 """Modules without a clock, a socket, a file or a die: standard ones, and cronsim."""
@@ -73,6 +73,7 @@ TECHNOLOGIES = (
         "lifecycle.stores.redis",
         "lifecycle.stores.fleet",
         "lifecycle.stores.signals",
+        "lifecycle.stores.metered",
         "lifecycle.stores.recorded",
     ),
     ("lifecycle.stores.dynamodb",),

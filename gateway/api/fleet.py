@@ -12,7 +12,7 @@ from gateway.api.answers import (
 from gateway.api.errors import Invalid, NotFound
 from gateway.api.operation import Call, Reply
 from gateway.api.showing import machine_answer
-from lifecycle.usage import Interval, month_of, month_window, total
+from lifecycle.usage import Interval, month_of, month_window, open_interval, total
 
 
 async def machines(call: Call) -> Reply:
@@ -59,12 +59,8 @@ async def _intervals(call: Call, user_id: str) -> list[Interval]:
     The records are read first: what is closed between the two reads is then in both, and counts once.
     """
     records = await call.parts.store.list(user_id)
-    running = [
-        Interval(row.id, row.epoch, row.running_since_ms, None)
-        for row in records
-        if row.running_since_ms
-    ]
-    return running + [Interval(*row) for row in await call.parts.usage.usage(user_id)]
+    going_on = [interval for row in records if (interval := open_interval(row))]
+    return going_on + [Interval(*row) for row in await call.parts.usage.usage(user_id)]
 
 
 def _minutes(milliseconds: int) -> float:

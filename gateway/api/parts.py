@@ -45,8 +45,14 @@ class Fleet(Protocol):
 
 
 class UsageReader(Protocol):
-    async def usage(self, user_id: str) -> Sequence[tuple[str, int, int, int]]:
-        """Closed metered intervals (workspace, epoch, start ms, end ms); none for an unknown user."""
+    async def usage(
+        self, user_id: str, since_ms: int = 0
+    ) -> Sequence[tuple[str, int, int, int, str, str, int]]:
+        """Closed metered intervals (workspace, epoch, start ms, end ms, kind, class, bytes) that end after
+        since_ms; none for an unknown user."""
+
+    async def users(self, since_ms: int) -> Sequence[str]:
+        """Users with intervals that end after since_ms, or are open, by name."""
 
 
 class Health(Protocol):

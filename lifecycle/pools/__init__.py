@@ -47,7 +47,8 @@ class Observed:
     is still there. address: "host:port" of its agent; "" as long as only the agent can say it.
     token, slots: what it was launched with, as far as the pool knows. instance: the technology's own
     name for it. zone: where its disks can be attached; "" when that is everywhere. leaving: why the
-    technology is about to take it away; "" while it is not.
+    technology is about to take it away; "" while it is not. machine_class: its kind ("m7i.large"), where
+    the technology has kinds.
     """
 
     machine_id: str
@@ -58,6 +59,7 @@ class Observed:
     instance: str = ""
     zone: str = ""
     leaving: str = ""
+    machine_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)

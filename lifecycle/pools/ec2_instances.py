@@ -22,7 +22,7 @@ STATES: Mapping[str, State] = {
 @dataclass(frozen=True, slots=True)
 class Instance:
     """state: EC2's own word. since: when its disk was attached, which no restart changes. spot_request: ""
-    when it is none."""
+    when it is none. kind: "m7i.large"."""
 
     id: str
     number: int
@@ -31,6 +31,7 @@ class Instance:
     zone: str
     since: str
     spot_request: str = ""
+    kind: str = ""
 
     @property
     def machine_id(self) -> str:
@@ -57,6 +58,7 @@ def read(row: Mapping[str, Any]) -> Instance | None:
         row.get("Placement", {}).get("AvailabilityZone", ""),
         min(born).isoformat() if born else "",
         row.get("SpotInstanceRequestId", ""),
+        row.get("InstanceType", ""),
     )
 
 
@@ -73,6 +75,7 @@ def show(instances: Iterable[Instance]) -> list[Observed]:
             slots=each.slots,
             instance=each.id,
             zone=each.zone,
+            machine_class=each.kind,
         )
         for _, each in sorted(oldest.items())
     ]

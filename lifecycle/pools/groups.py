@@ -236,6 +236,7 @@ def _observed(member: Member) -> Observed:
         instance=member.instance,
         zone=member.zone,
         leaving=member.leaving,
+        machine_class=member.kind,
     )
 
 

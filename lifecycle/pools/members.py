@@ -23,7 +23,7 @@ ALIVE = ("pending", "running", "stopping", "stopped")
 @dataclass(frozen=True, slots=True)
 class Member:
     """lifecycle: Auto Scaling's word ("InService", "Standby", …). power: EC2's ("running", …); "" when
-    EC2 does not know it (yet, or any more). machine_id, slots, fleet: its tags."""
+    EC2 does not know it (yet, or any more). machine_id, slots, fleet: its tags. kind: "m7i.large"."""
 
     instance: str
     group: str
@@ -35,6 +35,7 @@ class Member:
     fleet: str = ""
     machine_id: str = ""
     slots: int = 0
+    kind: str = ""
 
     @property
     def warm(self) -> bool:
@@ -146,4 +147,5 @@ def _member(row: dict[str, Any], group: str, host: dict[str, Any]) -> Member:
         fleet=tags.get(FLEET, ""),
         machine_id=tags.get(MACHINE, ""),
         slots=int(slots) if slots.isdecimal() else 0,
+        kind=host.get("InstanceType", ""),
     )

@@ -65,11 +65,20 @@ class RedisFleet:
         return sorted(await asked(self._redis.smembers(keys.machine_files(machine_id))))
 
     async def intend(
-        self, pool: str, slots: int, count: int, bound: int, beyond: int = 0
+        self,
+        pool: str,
+        slots: int,
+        count: int,
+        bound: int,
+        beyond: int = 0,
+        machine_class: str = "",
     ) -> list[str]:
         """Write down that machines will be launched: their ids, numbers that follow each other. Fewer at
-        the bound. beyond: the highest number of a machine that the pool has."""
-        found = await self._scripts.run(scripts.MACHINE_NEW, pool, slots, count, bound, beyond)
+        the bound. beyond: the highest number of a machine that the pool has. machine_class: what they
+        are billed as, until the pool says more."""
+        found = await self._scripts.run(
+            scripts.MACHINE_NEW, pool, slots, count, bound, beyond, machine_class
+        )
         return [str(machine_id) for machine_id in found]
 
     async def adopt(
@@ -80,19 +89,30 @@ class RedisFleet:
         token: str = "",
         instance: str = "",
         zone: str = "",
+        machine_class: str = "",
     ) -> bool:
         """Write down a machine that the pool has and no record names; False when there is one by now.
         token: what it was launched with, when that is not what token_of says."""
         number = machine_number(machine_id)
         return bool(
             await self._scripts.run(
-                scripts.MACHINE_ADOPT, machine_id, pool, slots, token, number, instance, zone
+                scripts.MACHINE_ADOPT,
+                machine_id,
+                pool,
+                slots,
+                token,
+                number,
+                instance,
+                zone,
+                machine_class,
             )
         )
 
-    async def observe(self, machine_id: str, instance: str, zone: str) -> None:
-        """What the pool calls it, and where its disks are; "" leaves what was known."""
-        await self._scripts.run(scripts.MACHINE_OBSERVE, machine_id, instance, zone)
+    async def observe(
+        self, machine_id: str, instance: str, zone: str, machine_class: str = ""
+    ) -> None:
+        """What the pool calls it, where its disks are, of which kind it is; "" leaves what was known."""
+        await self._scripts.run(scripts.MACHINE_OBSERVE, machine_id, instance, zone, machine_class)
 
     async def join(self, machine_id: str, nonce: str, address: str, instance: str) -> Joined:
         """Its agent comes with the code of its launch. "ok": it may have the token; also when the same
@@ -174,5 +194,7 @@ def machine_from(
         joined=row.get("joined", "") == "1",
         instance=row.get("instance", ""),
         zone=row.get("zone", ""),
+        machine_class=row.get("class", ""),
         doomed_at_ms=int(row.get("doomedAt", 0)),
+        held_by=row.get("heldBy", ""),
     )

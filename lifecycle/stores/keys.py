@@ -16,6 +16,7 @@ EVENTS = "events"  # stream
 MACHINE_IDS = "machines"  # set  every machine that is not terminated
 MACHINE_NUMBER = "machines:last"  # string  the newest machine's number
 BOOTS = "boot:seconds"  # list  the newest boots' durations, newest first
+USAGE_USERS = "usage:users"  # zset  user → newest end of their usage; inf while any is open
 SIGNING_KEY = (
     "gateway:signing-key"  # string  signs cookies and tokens of every gateway on this Redis
 )
@@ -70,7 +71,8 @@ def user_workspaces(user_id: str) -> str:
 
 
 def usage(user_id: str) -> str:
-    """Zset: "{workspace}/{epoch}/{start}/{end}" → start of the metered interval."""
+    """Zset: "{workspace}/{epoch}/{kind}/{class}/{bytes}/{start}/{end}" → end of the metered interval. kind:
+    "running" (class: what its machine is billed as) or "stored" (bytes: its files')."""
     return f"usage:{user_id}"
 
 

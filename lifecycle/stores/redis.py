@@ -307,4 +307,7 @@ def workspace_from(row: Mapping[str, str], active_ms: float = 0) -> Workspace:
         stop_by_ms=int(row.get("stopBy") or 0),
         stop_by=row.get("stopByReason", ""),
         files_bytes=int(row.get("filesBytes") or 0),
+        running_class=row.get("runningClass", ""),
+        stored_since_ms=int(row.get("storedSince") or 0),
+        stored_bytes=int(row.get("storedBytes") or 0),
     )

@@ -1,4 +1,4 @@
-"""Heartbeats, the lease, events and metered usage in Redis."""
+"""Heartbeats, the lease and events in Redis."""
 
 from __future__ import annotations
 
@@ -150,12 +150,6 @@ class RedisSignals:
         """Where the stream ends now; "0-0" when it is empty."""
         rows = await asked(self._redis.xrevrange(keys.EVENTS, count=1))
         return str(rows[0][0]) if rows else "0-0"
-
-    async def usage(self, user_id: str) -> list[tuple[str, int, int, int]]:
-        """Closed metered intervals (workspace, epoch, start ms, end ms), oldest first."""
-        rows = await asked(self._redis.zrange(keys.usage(user_id), 0, -1))
-        parts = (row.rsplit("/", 3) for row in rows)
-        return [(p[0], int(p[1]), int(p[2]), int(p[3])) for p in parts]
 
 
 def event_from(row: Sequence[Any]) -> Event:

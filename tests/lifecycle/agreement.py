@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from lifecycle.model import OCCUPYING, WORKSPACE_TRANSITIONS, Workspace, WorkspaceStatus
 from lifecycle.stores import keys
 from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.metered import RedisUsage, Row
 from lifecycle.stores.redis import RedisStore
 from lifecycle.stores.signals import RedisSignals
 
@@ -26,6 +27,7 @@ class Agreement:
             RedisFleet(redis),
             RedisSignals(redis),
         )
+        self.usage = RedisUsage(redis)
         self.epochs: dict[str, int] = {}
 
     async def check(self) -> None:
@@ -41,7 +43,13 @@ class Agreement:
 
     async def _users(self) -> set[str]:
         found = {key.split(":")[1] async for key in self.redis.scan_iter("user:*:workspaces")}
-        return found | {key.split(":")[1] async for key in self.redis.scan_iter("usage:*")}
+        metered = {key.removeprefix("usage:") async for key in self.redis.scan_iter("usage:*")}
+        return found | metered - {"users"}
+
+    async def metered(self) -> list[Row]:
+        """Every closed interval, by when it began."""
+        rows = [row for user in await self._users() for row in await self.usage.usage(user)]
+        return sorted(rows, key=lambda row: (row[2], row[3]))
 
     async def _check_indexes(self, records: dict[str, Workspace]) -> None:
         for status in W:
@@ -78,15 +86,27 @@ class Agreement:
     async def _check_usage(self, records: dict[str, Workspace]) -> None:
         for workspace in records.values():
             assert (workspace.running_since_ms > 0) == (workspace.status is W.RUNNING)
-        for user in await self._users():
-            by_workspace: dict[str, list[tuple[int, int, int]]] = {}
-            for workspace_id, epoch, start, end in await self.signals.usage(user):
-                by_workspace.setdefault(workspace_id, []).append((epoch, start, end))
-            for rows in by_workspace.values():
-                assert all(start <= end for _, start, end in rows)
-                for before, after in pairwise(sorted(rows)):
-                    assert before[0] < after[0], "one boot was metered twice"
-                    assert before[2] <= after[1], "metered intervals overlap"
+            assert (workspace.stored_since_ms > 0) == (workspace.status is not W.RUNNING)
+        by_workspace: dict[str, list[Row]] = {}
+        for row in await self.metered():
+            by_workspace.setdefault(row[0], []).append(row)
+        for rows in by_workspace.values():
+            assert all(start <= end for _, _, start, end, *_ in rows)
+            boots = [row[1] for row in rows if row[4] == "running"]
+            assert len(set(boots)) == len(boots), "one boot was metered twice"
+            for before, after in pairwise(rows):
+                assert before[3] <= after[2], "metered intervals overlap"
+
+    async def check_tiles(self) -> None:
+        """Of every workspace that there is, each millisecond since its creation is in one interval."""
+        rows = await self.metered()
+        for workspace in (await self._records()).values():
+            reached = workspace.created_at_ms
+            for _, _, start, end, *_ in (row for row in rows if row[0] == workspace.id):
+                if end > workspace.created_at_ms:  # not of a life before
+                    assert start == reached, "a gap between two intervals, or both count the same"
+                    reached = end
+            assert reached == workspace.running_since_ms + workspace.stored_since_ms
 
     async def check_story(self) -> None:
         """The events alone are a walk through the tables."""
@@ -106,6 +126,6 @@ class Agreement:
             elif event.type == "workspace.deleted":
                 assert at.pop(workspace) is W.TERMINATED
         assert at == {w.id: w.status for w in (await self._records()).values()}
-        metered = [row for user in await self._users() for row in await self.signals.usage(user)]
-        assert len(metered) == ends
+        assert len([row for row in await self.metered() if row[4] == "running"]) == ends
+        await self.check_tiles()
         assert runs - ends == sum(status is W.RUNNING for status in at.values())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.usage import Interval, Usage, month_of, month_window, total
+from lifecycle.usage import Interval, Usage, month_of, month_window, pieces, total
 
 ALL = (0, 10**15)
 
@@ -63,6 +63,9 @@ def test_an_end_before_the_start_is_no_time() -> None:
             st.integers(1, 4),
             st.integers(0, 50),
             st.integers(0, 50),
+            st.just("running"),
+            st.just(""),
+            st.just(0),
         )
     )
 )
@@ -82,3 +85,18 @@ def test_month_windows_join_without_gap() -> None:
 def test_a_month_that_is_none() -> None:
     with pytest.raises(ValueError, match="2025-13"):
         month_window("2025-13")
+
+
+def test_pieces_carry_what_they_are_billed_as() -> None:
+    rows = [
+        Interval("w1", 0, 0, 100, "stored"),
+        Interval("w1", 1, 100, 400, "running", "m7i.large"),
+        Interval("w1", 1, 400, None, "stored", "", 2**30),
+    ]
+    found = pieces(rows, 1000, (50, 600))
+    assert [(p.kind, p.machine_class, p.bytes, p.milliseconds) for p in found] == [
+        ("running", "m7i.large", 0, 300),
+        ("stored", "", 0, 50),
+        ("stored", "", 2**30, 200),
+    ]
+    assert total(rows, 1000, (50, 600)) == Usage(300, {"w1": 300}, 0)

@@ -167,12 +167,22 @@ class World:
                 for name, value in (await self.redis.hgetall(key)).items():
                     if name.startswith(TIMED) and int(float(value)) > 0:
                         await self.redis.hset(key, name, str(int(float(value)) - ms))
+        async for key in self.redis.scan_iter("usage:*"):
+            if key != keys.USAGE_USERS:
+                await self._meter_earlier(key, ms)
         since = await self.redis.get(keys.SINCE)
         if since is not None:
             await self.redis.set(keys.SINCE, int(since) - ms)
 
+    async def _meter_earlier(self, key: str, ms: int) -> None:
+        for member, end in await self.redis.zrange(key, 0, -1, withscores=True):
+            *told, start, _ = member.split("/")
+            earlier = [*told, str(int(start) - ms), str(int(end) - ms)]
+            await self.redis.zrem(key, member)
+            await self.redis.zadd(key, {"/".join(earlier): end - ms})
+
 
 TIMED = (
     "createdAt", "statusSince", "asleepSince", "runningSince", "lastActiveAt", "extendUntil",
-    "emptySince", "seen:",
+    "storedSince", "emptySince", "seen:",
 )  # fmt: skip

@@ -7,7 +7,7 @@ from lifecycle.stores.scripts.prelude import PRELUDE
 MACHINE_NEW = (
     PRELUDE
     + """
--- ARGV pool, slots, count, bound, beyond. Intents, written down before the pool hears of them, with numbers
+-- ARGV pool, slots, count, bound, beyond, class. Intents, written down before the pool hears of them, with numbers
 -- that follow each other: they are one launch. They are new to us and to the pool: a pool may hold machines
 -- that a flushed Redis knows nothing of.
 local count = math.min(tonumber(ARGV[3]), tonumber(ARGV[4]) - redis.call('SCARD', 'machines'))
@@ -20,7 +20,8 @@ for number = last + 1, last + count do
   ids[#ids + 1] = id
   redis.call('SADD', 'machines', id)
   redis.call('HSET', 'machine:' .. id, 'machineId', id, 'pool', ARGV[1], 'status', 'launching',
-    'statusSince', text(now), 'createdAt', text(now), 'slots', ARGV[2], 'address', '', 'emptySince', text(now))
+    'statusSince', text(now), 'createdAt', text(now), 'slots', ARGV[2], 'address', '', 'emptySince', text(now),
+    'class', ARGV[6])
   event('machine.launching', {machine = id, pool = ARGV[1]})
 end
 return ids
@@ -30,7 +31,7 @@ return ids
 MACHINE_ADOPT = (
     PRELUDE
     + """
--- ARGV id, pool, slots, token, number, instance, zone. The record of a machine that the pool has was lost: written anew,
+-- ARGV id, pool, slots, token, number, instance, zone, class. The record of a machine that the pool has was lost: written anew,
 -- with the note that what lies on it has yet to be heard.
 local id, record = ARGV[1], 'machine:' .. ARGV[1]
 if redis.call('EXISTS', record) == 1 then return 0 end
@@ -40,7 +41,7 @@ redis.call('SADD', 'machines', id)
 redis.call('HSET', record, 'machineId', id, 'pool', ARGV[2], 'status', 'launching',
   'statusSince', text(now), 'createdAt', text(now), 'slots', ARGV[3], 'token', ARGV[4],
   'address', '', 'emptySince', redis.call('SCARD', record .. ':slots') > 0 and '0' or text(now), 'unheard', '1',
-  'instance', ARGV[6], 'zone', ARGV[7])
+  'instance', ARGV[6], 'zone', ARGV[7], 'class', ARGV[8])
 event('machine.adopted', {machine = id, pool = ARGV[2]})
 return 1
 """
@@ -97,10 +98,11 @@ return 1
 MACHINE_OBSERVE = (
     PRELUDE
     + """
--- ARGV id, instance, zone: the pool's own names for it and for its place, as far as it says them. No event.
+-- ARGV id, instance, zone, class: the pool's own names for it, for its place and its kind, as far as it says
+-- them. No event.
 local record = 'machine:' .. ARGV[1]
 if redis.call('EXISTS', record) == 0 then return 0 end
-for name, value in pairs({instance = ARGV[2], zone = ARGV[3]}) do
+for name, value in pairs({instance = ARGV[2], zone = ARGV[3], class = ARGV[4]}) do
   if value ~= '' and redis.call('HGET', record, name) ~= value then redis.call('HSET', record, name, value) end
 end
 return 1

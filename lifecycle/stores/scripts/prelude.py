@@ -133,11 +133,11 @@ local function apply(id, to, fields, more)
     fields.asleepSince = text(now)
   end
   fields.status, fields.statusSince = to, text(since)
-  if to == 'running' then fields.runningSince = text(now) end
   if to == 'starting' then
     for _, name in ipairs({'job', 'jobSince', 'warned', 'stopBy', 'stopByReason', 'keepUntil'}) do fields[name] = '' end
   end
   set(id, fields)
+  resize(id)
   due(id)
   redis.call('ZREM', 'workspaces:' .. old, id)
   redis.call('ZADD', 'workspaces:' .. to, since, id)

@@ -13,9 +13,13 @@ local id, o = ARGV[1], cjson.decode(ARGV[3])
 local there = redis.call('EXISTS', 'workspace:' .. id) == 1
 if (there and field(id, 'stamp') or 'gone') ~= ARGV[2] then return 0 end
 local old = field(id, 'status')
+-- What was open here goes on until what is open there began; what was metered here is not metered again.
+local metered, open = now, math.max(tonumber(o.runningSince) or 0, tonumber(o.storedSince) or 0)
 if there then
   home(id, '')
   redis.call('SREM', 'user:' .. field(id, 'userId') .. ':workspaces', id)
+  if o.status == 'deleted' then close_account(id, math.floor(tonumber(o.stamp) / 1000))
+  else metered = close_interval(id, open > 0 and open or now) end
   redis.call('ZREM', 'workspaces:' .. old, id)
   redis.call('ZREM', 'boot:queue', id)
   redis.call('ZREM', 'heartbeat:workspaces', id)
@@ -42,6 +46,8 @@ if OCCUPYING[to] then
   redis.call('ZADD', 'heartbeat:workspaces', now, id)
   set(id, {['seen:boot'] = text(now)})
 end
+if open == 0 or there then open_interval(id, to == 'running', metered) end
+redis.call('ZADD', 'usage:users', 'inf', o.userId)
 due(id)
 say(id, 'workspace.restored', {status = to})
 if there and to ~= old then say(id, 'workspace.' .. to) end

@@ -25,6 +25,7 @@ set(id, fields)
 succeed(id)
 redis.call('SADD', mine, id)
 redis.call('ZADD', 'workspaces:stopped', now, id)
+open_interval(id, false, now)
 tell(id, 'workspace.created')
 return {'made', used + 1, stamp}
 """
@@ -126,6 +127,7 @@ if status == '' then return {'gone', '', ''} end
 if status ~= 'terminated' then return {'status', status, ''} end
 tell(id, 'workspace.deleted')
 redis.call('SREM', 'user:' .. field(id, 'userId') .. ':workspaces', id)
+close_account(id, now)
 redis.call('ZREM', 'workspaces:terminated', id)
 redis.call('ZREM', 'workspaces:due', id)
 redis.call('SET', 'epoch:' .. id, field(id, 'epoch'), 'EX', KEPT)
@@ -178,6 +180,7 @@ if fields.machineId then
   home(id, fields.machineId); fields.machineId = nil
 end
 set(id, fields)
+resize(id)
 more.machineId = nil
 tell(id, ARGV[4], more)
 return {1, stamp}
@@ -220,7 +223,7 @@ if to ~= old then
   redis.call('ZADD', 'workspaces:' .. to, now, id)
 end
 if to ~= 'queued' then redis.call('ZREM', 'boot:queue', id) end
-if to == 'running' then said.runningSince = text(now) end
+if old == '' then open_interval(id, to == 'running', now) else meter(id, old, to) end
 if OCCUPYING[to] then
   redis.call('ZADD', 'heartbeat:workspaces', now, id)
   said['seen:boot'] = text(now)

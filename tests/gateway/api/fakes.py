@@ -210,10 +210,13 @@ class FakeEvents:
 
 class FakeUsage:
     def __init__(self) -> None:
-        self.rows: dict[str, list[tuple[str, int, int, int]]] = {}
+        self.rows: dict[str, list[tuple[Any, ...]]] = {}
 
-    async def usage(self, user_id: str) -> list[tuple[str, int, int, int]]:
+    async def usage(self, user_id: str, since_ms: int = 0) -> list[Any]:
         return self.rows.get(user_id, [])
+
+    async def users(self, since_ms: int) -> list[str]:
+        return sorted(self.rows)
 
 
 class FakeHealth:

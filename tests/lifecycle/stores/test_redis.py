@@ -11,6 +11,7 @@ from lifecycle.model import IllegalTransition, Workspace, WorkspaceStatus
 from lifecycle.stores import Conflict, LimitReached, StoreError, StoreUnavailable, keys
 from lifecycle.stores.connection import connect
 from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.metered import RedisUsage
 from lifecycle.stores.redis import RedisStore
 from lifecycle.stores.signals import Flush, RedisSignals
 from tests.lifecycle.stores.conftest import MakeStore
@@ -207,7 +208,7 @@ async def test_a_termination_called_off_has_slept_all_along(store: RedisStore) -
     assert one.status_since_ms > since
     one = await store.change(one, W.STOPPED)
     assert one.status_since_ms == since
-    assert [w.id for w in await store.in_status_since(W.STOPPED, since)] == [one.id]
+    assert await store.redis.zscore("workspaces:stopped", one.id) == since
 
 
 async def until_later(store: RedisStore, ms: int) -> None:
@@ -367,7 +368,7 @@ async def test_the_last_activity_outlives_the_run(store: RedisStore) -> None:
     assert seen > one.last_active_at_ms
     one = await store.change(one, W.STOPPED, chain=(W.STOPPING,))
     assert one.last_active_at_ms == seen
-    assert await store.idle_since(seen) == [], "only what holds a slot can be idle"
+    assert await store.redis.zscore("heartbeat:workspaces", one.id) is None, "it holds no slot"
 
 
 async def test_an_old_sighting_does_not_move_the_last_activity_back(store: RedisStore) -> None:
@@ -383,8 +384,8 @@ async def test_every_run_is_metered_once(store: RedisStore) -> None:
     one = await running(store)
     since = one.running_since_ms
     one = await store.change(one, W.STOPPED, chain=(W.STOPPING,))
-    [(workspace, epoch, start, end)] = await RedisSignals(store.redis).usage("ada")
-    assert (workspace, epoch, start, end) == (one.id, 1, since, one.status_since_ms)
+    [ran] = [row for row in await RedisUsage(store.redis).usage("ada") if row[4] == "running"]
+    assert ran == (one.id, 1, since, one.status_since_ms, "running", "", 0)
     assert len(await store.boot_seconds()) == 1
 
 

@@ -1,0 +1,82 @@
+"""Metered intervals: what they are billed as, and what Redis keeps of them."""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+
+from lifecycle.model import MachineStatus, WorkspaceStatus
+from lifecycle.stores import keys
+from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.metered import RedisUsage
+from lifecycle.stores.redis import RedisStore
+from lifecycle.usage import open_interval
+from tests.lifecycle.agreement import Agreement
+
+W = WorkspaceStatus
+
+
+async def test_a_life_is_billed_by_class_and_size(redis: Redis) -> None:
+    store, fleet, usage = RedisStore(redis), RedisFleet(redis), RedisUsage(redis)
+    [name] = await fleet.intend("ec2", 5, 1, 9, machine_class="standard")
+    await fleet.observe(name, "i-1", "", "m7i.large")
+    machine = await fleet.machine(name)
+    assert machine is not None
+    assert machine.machine_class == "m7i.large"
+    await fleet.change(machine, MachineStatus.READY)
+    one, _ = await store.ensure("ada")
+    one = await store.wake(one.id)
+    one = await store.change(one, W.STARTING, place=name)
+    one = await store.change(one, W.RUNNING)
+    assert one.running_class == "m7i.large"
+    assert one.stored_since_ms == 0
+    one = await store.change(one, W.STOPPED, chain=(W.STOPPING,))
+    assert await store.note(one, "workspace.snapshotted", {"filesBytes": "4096"})
+    one = await store.change(one, W.TERMINATING)
+    one = await store.change(one, W.TERMINATED, fields={"machineId": ""})
+    now = open_interval(await store._require(one.id))
+    assert now is not None
+    assert (now.kind, now.bytes) == ("stored", 4096)
+    assert await usage.users(2**52) == ["ada"], "while anything is open"
+    await Agreement(redis).check_tiles()
+    await store.delete(one.id)
+    rows = await usage.usage("ada")
+    assert {(row[4], row[5], row[6]) for row in rows} <= {
+        ("stored", "", 0),
+        ("running", "m7i.large", 0),
+        ("stored", "", 4096),
+    }
+    assert ("running", "m7i.large") in {(row[4], row[5]) for row in rows}
+    assert await usage.users(2**52) == []
+    assert await usage.users(one.created_at_ms - 1) == ["ada"]
+
+
+async def test_old_members_are_read_and_very_old_ones_dropped(redis: Redis) -> None:
+    store, usage = RedisStore(redis), RedisUsage(redis)
+    now = await store.now_ms()
+    old, month = now - 400 * 86_400_000, now - 86_400_000
+    await redis.zadd(
+        keys.usage("ada"), {f"w/1/{old}/{old + 5}": old, f"w/2/{month}/{now - 9}": month}
+    )
+    assert [row[1:4] for row in await usage.usage("ada")] == [
+        (1, old, old + 5),
+        (2, month, now - 9),
+    ]
+    assert [row[1] for row in await usage.usage("ada", now - 10)] == [2], "it ends after that"
+    one, _ = await store.ensure("ada")
+    await redis.hset(keys.workspace(one.id), "storedSince", str(now - 60_000))
+    one = await store.wake(one.id)
+    await store.change(one, W.FAILED)
+    await redis.hset(keys.workspace(one.id), "filesBytes", "1")
+    assert await store.note(await store._require(one.id), "workspace.progress", {"step": ""})
+    assert [row[1] for row in await usage.usage("ada")] == [2, 0]
+
+
+async def test_a_clock_that_jumps_back_meters_nothing_twice(redis: Redis) -> None:
+    store = RedisStore(redis)
+    one, _ = await store.ensure("ada")
+    ahead = await store.now_ms() + 60_000
+    await redis.hset(keys.workspace(one.id), "storedSince", str(ahead))
+    await store.note(one, "workspace.snapshotted", {"filesBytes": "1"})
+    later = await store._require(one.id)
+    assert (later.stored_since_ms, later.stored_bytes) == (ahead, 1)
+    assert await RedisUsage(redis).usage("ada") == []
