@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ from redis.asyncio import Redis
 from gateway.balancer import BalancerError, TargetGroup
 from gateway.exits import ConfigurationError, DependencyMissing
 from gateway.settings import Settings
+from lifecycle import pricing
 from lifecycle.actions import Actions, Plan
 from lifecycle.agents import Agents
 from lifecycle.aws import Clients
@@ -42,6 +44,7 @@ from lifecycle.pools.ec2_launch import Ec2Config
 from lifecycle.pools.ecs import EcsConfig, EcsPool
 from lifecycle.pools.eks import EksConfig, EksPool
 from lifecycle.pools.local import LocalPool
+from lifecycle.pricing import Prices, PricesError
 from lifecycle.snapshots import SnapshotError
 from lifecycle.snapshots.registry import open_target
 from lifecycle.stores import StoreError, StoreUnavailable
@@ -226,7 +229,7 @@ class Manager:
 
     def _times(self) -> Times:
         settings = self._settings
-        derived = {"snapshot_on_stop", "durable"}
+        derived = {"snapshot_on_stop", "durable", "countdown"}
         names = [name for name in Times.__dataclass_fields__ if name not in derived]
         wanted = settings.snapshot_on_stop
         if wanted == "auto":
@@ -237,6 +240,7 @@ class Manager:
             **{name: getattr(settings, name) for name in names},
             snapshot_on_stop=wanted == "on",
             durable=settings.store != "redis",
+            countdown=tuple(float(word) for word in _words(settings.countdown)),
         )
 
 
@@ -246,6 +250,16 @@ def target_group(settings: Settings, clients: Clients) -> TargetGroup | None:
         return None
     host = "" if settings.host in ("0.0.0.0", "::") else settings.host
     return TargetGroup(settings.target_group, clients, settings.port, host)
+
+
+def prices_of(settings: Settings) -> Prices | None:
+    """What usage costs, if anybody said. Raises ConfigurationError."""
+    if not settings.prices:
+        return None
+    try:
+        return pricing.read(Path(settings.prices).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, PricesError) as error:
+        raise ConfigurationError(f"--prices {settings.prices}: {error}") from error
 
 
 async def sound(part: str, check: Awaitable[_T]) -> None:

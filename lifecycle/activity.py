@@ -59,7 +59,7 @@ def bound(
 def _kept(workspace: Workspace, policy: Policy, now_ms: int, trusted_since_ms: int | None) -> Bound:
     """What activity and extensions make of it."""
     found = [
-        Bound(_idle_at(at, policy, now_ms), f"{kind}, {_ago(at, now_ms)}", False, kind)
+        Bound(idle_at(at, policy, now_ms), f"{kind}, {_ago(at, now_ms)}", False, kind)
         for at, kind in [_newest(workspace, policy)]
         if at
     ]
@@ -74,7 +74,7 @@ def _kept(workspace: Workspace, policy: Policy, now_ms: int, trusted_since_ms: i
         )
     if trusted_since_ms:
         said = f"heartbeats, heard without a gap since {_ago(trusted_since_ms, now_ms)}"
-        found.append(Bound(_idle_at(trusted_since_ms, policy, now_ms), said, False, "unknown"))
+        found.append(Bound(idle_at(trusted_since_ms, policy, now_ms), said, False, "unknown"))
     if workspace.extend_until_ms:
         until = workspace.extend_until_ms
         left = f"{span((until - now_ms) / 1000)} left"
@@ -96,7 +96,7 @@ def _by_job(workspace: Workspace, policy: Policy, now_ms: int) -> Bound:
     """A job that has ended has no bound of its own: from then on it is one more signal."""
     seen = workspace.seen["job"]
     words = f"job ({workspace.job})" if workspace.job else "job"
-    said, until = f"{words}, {_ago(seen, now_ms)}", _idle_at(seen, policy, now_ms)
+    said, until = f"{words}, {_ago(seen, now_ms)}", idle_at(seen, policy, now_ms)
     if workspace.job_since_ms:
         longest = workspace.job_since_ms + math.ceil(policy.max_job_hours * 3_600_000)
         if longest < until:
@@ -105,7 +105,7 @@ def _by_job(workspace: Workspace, policy: Policy, now_ms: int) -> Bound:
     return Bound(until, said, False, "job")
 
 
-def _idle_at(last_ms: int, policy: Policy, now_ms: int) -> int:
+def idle_at(last_ms: int, policy: Policy, now_ms: int) -> int:
     """When it has been idle for long enough: the idle timeout after last_ms, or in quiet hours theirs."""
     usual = last_ms + math.ceil(policy.idle_timeout * 1000)
     early = last_ms + math.ceil(policy.quiet_idle_timeout * 1000)

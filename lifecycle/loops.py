@@ -21,7 +21,9 @@ from lifecycle.evacuation import Evacuation
 from lifecycle.machines import Machines
 from lifecycle.model import Event, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.news import News
+from lifecycle.notices import Teller
 from lifecycle.placement import Detach, Place, place
+from lifecycle.plans import Policy
 from lifecycle.pools import Pool
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
@@ -51,9 +53,11 @@ class Loops:
         times: Times,
         token_of: Callable[[str], str] = lambda _: secrets.token_urlsafe(24),
         evacuation: Evacuation | None = None,
+        policy_of: Callable[[Workspace], Policy] | None = None,
+        teller: Teller | None = None,
     ) -> None:
         """token_of: machine id → its agent's token. evacuation: what follows when the pool takes machines
-        away."""
+        away. policy_of: how long a workspace lives. teller: writes notices down."""
         self._store, self._fleet, self._actions, self._times = store, fleet, actions, times
         self._wake, self._hurry = asyncio.Event(), asyncio.Event()
         self._errands = Errands()
@@ -62,7 +66,7 @@ class Loops:
             evacuation,
         )  # fmt: skip
         self._evacuation = evacuation
-        self.sweeps = Sweeps(store, fleet, signals, times)
+        self.sweeps = Sweeps(store, fleet, signals, times, policy_of, teller)
         news.listen(self._on_event)
 
     def _on_event(self, event: Event) -> None:
@@ -84,8 +88,8 @@ class Loops:
                 group.create_task(self._tend())
                 group.create_task(every(GREET_TICK, self.machines.greet))
                 group.create_task(self._work_on_news())
-                group.create_task(every(t.idle_sweep_interval, self.sweeps.idle))
-                group.create_task(every(t.terminate_sweep_interval, self.sweeps.retention))
+                group.create_task(every(t.look_interval, self.sweeps.look))
+                group.create_task(every(t.terminate_sweep_interval, self.sweeps.repair))
                 if self._actions.attaches:
                     group.create_task(every(t.terminate_sweep_interval, self.sweep_volumes))
                 group.create_task(every(min(5.0, t.session_timeout / 3), self.sweeps.sessions))
@@ -108,8 +112,8 @@ class Loops:
             self.machines.tend,
             self.machines.look,
             self.work,
-            self.sweeps.idle,
-            self.sweeps.retention,
+            self.sweeps.repair,
+            self.sweeps.look,
             self.sweeps.sessions,
             self.work,
             *([self.sweep_volumes] if self._actions.attaches else []),

@@ -38,6 +38,13 @@ class Times:
     snapshot_on_stop: bool = False
     durable: bool = False
     machine_class: str = "standard"
+    countdown: tuple[float, ...] = ()
+
+    @property
+    def look_interval(self) -> float:
+        """Between two looks at what is due: what is told in time needs more of them than a stop does."""
+        shortest = min((lead / 10 for lead in self.countdown), default=self.idle_sweep_interval)
+        return min(self.idle_sweep_interval, max(1.0, shortest))
 
 
 async def every(

@@ -87,15 +87,31 @@ class RedisStore:
                 pipe.zrange(keys.by_status(one), 0, -1)
             return [row for rows in await asked(pipe.execute()) for row in rows]
 
-    async def idle_since(self, before_ms: int) -> list[Workspace]:
-        """Workspaces in a slot whose last activity is not after before_ms: O(log n + found)."""
-        ids = await asked(self.redis.zrangebyscore(keys.WORKSPACES, "-inf", before_ms))
-        return await self.get_many(ids)
+    async def due(self, now_ms: int, limit: int) -> dict[str, int]:
+        """Workspaces that have to be looked at, most urgent first → since when: O(log n + found)."""
+        rows = await asked(
+            self.redis.zrangebyscore(keys.DUE, "-inf", now_ms, start=0, num=limit, withscores=True)
+        )
+        return {str(row[0]): int(float(row[1])) for row in rows}
 
-    async def in_status_since(self, status: WorkspaceStatus, before_ms: int) -> list[Workspace]:
-        """Workspaces that entered that status not after before_ms: O(log n + found)."""
-        ids = await asked(self.redis.zrangebyscore(keys.by_status(status), "-inf", before_ms))
-        return await self.get_many(ids)
+    async def schedule(self, looks: Mapping[str, tuple[int, int | None]]) -> None:
+        """When to look again; None: not before a change. Each with the time it was due at: one that has
+        become due anew meanwhile is left as it is."""
+        rows = [
+            part
+            for workspace_id, (seen, again) in looks.items()
+            for part in (workspace_id, str(seen), "" if again is None else str(again))
+        ]
+        for start in range(0, len(rows), 3 * READ_BATCH):
+            await self._scripts.run(scripts.SCHEDULE, *rows[start : start + 3 * READ_BATCH])
+
+    async def warned(self, workspace: Workspace, at_ms: int) -> bool:
+        """Note the stop that its person was warned of; 0: it is off. False once this boot is over."""
+        return bool(await self._scripts.run(scripts.WARNED, workspace.id, workspace.epoch, at_ms))
+
+    async def put_on_due(self) -> int:
+        """Make due whatever time changes and is on no list; how many."""
+        return int(await self._scripts.run(scripts.PUT_ON_DUE))
 
     async def queued(self) -> list[Workspace]:
         """The boot queue, next first."""

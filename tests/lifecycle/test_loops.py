@@ -18,6 +18,7 @@ from lifecycle.pools import Launch, NoCapacity, Observed, PoolError, Traits
 from lifecycle.snapshots import SnapshotError
 from lifecycle.stores import StoreUnavailable, keys
 from lifecycle.stores.connection import connect
+from lifecycle.stores.metered import RedisUsage
 from lifecycle.stores.signals import Flush
 from tests.conftest import start_valkey
 from tests.lifecycle.world import Leader, World
@@ -64,10 +65,10 @@ async def test_a_whole_life(world: World) -> None:
     world.pool.disks["m-1"].of[one.id]["a.txt"] = "mine"
 
     await world.later(59.5)
-    await leader.loops.sweeps.idle()
+    await leader.loops.sweeps.look()
     assert (await world.read(one)).status is W.RUNNING
     await world.later(1)
-    await leader.loops.sweeps.idle()
+    await leader.loops.sweeps.look()
     one = await world.gets(leader, one, W.STOPPED)
     assert (one.reason, world.pool.where(one.id)) == ("idle", [])
 
@@ -78,10 +79,10 @@ async def test_a_whole_life(world: World) -> None:
     one = await world.gets(leader, one, W.STOPPED)
 
     await world.later(599)
-    await leader.loops.sweeps.retention()
+    await leader.loops.sweeps.look()
     assert (await world.read(one)).status is W.STOPPED
     await world.later(2)
-    await leader.loops.sweeps.retention()
+    await leader.loops.sweeps.look()
     one = await world.gets(leader, one, W.TERMINATED)
     assert one.machine_id == ""
     await world.until(leader, lambda: _true(world.pool.files(one.id) == []))
@@ -89,7 +90,8 @@ async def test_a_whole_life(world: World) -> None:
     await world.wake()
     one = await world.gets(leader, one, W.RUNNING)
     assert (one.epoch, world.pool.files(one.id)) == (3, [{"a.txt": "mine"}])
-    assert [epoch for _, epoch, *_ in await world.signals.usage("ada")] == [1, 2]
+    metered = await RedisUsage(world.redis).usage("ada")
+    assert [row[1] for row in metered if row[2] == "running"] == [1, 2]
     run = ["queued", "starting", "running"]
     stop = ["stopping", "stopped"]
     story = ["created", *run, *stop, *run, *stop, "terminating", "snapshotted", "terminated", *run]
@@ -102,7 +104,7 @@ async def test_activity_keeps_it_alive(world: World) -> None:
     for _ in range(3):
         await world.later(50)
         await world.flush(active={one.id: 0})
-        await leader.loops.sweeps.idle()
+        await leader.loops.sweeps.look()
     assert (await world.read(one)).status is W.RUNNING
 
 
@@ -202,12 +204,12 @@ async def test_a_snapshot_that_fails_ends_nothing_and_is_tried_at_the_next_sweep
     await world.later(700)
     since = (await world.read(one)).status_since_ms
     world.pool.target.failing = SnapshotError("disk_full", "no room left on device")
-    await leader.loops.sweeps.retention()
+    await leader.loops.sweeps.look()
     one = await world.gets(leader, one, W.STOPPED)
     assert (one.error_code, one.status_since_ms) == ("snapshot_disk_full", since)
     assert world.pool.files(one.id) == [{"a.txt": "ada's"}]
     world.pool.target.failing = None
-    await leader.loops.sweeps.retention()
+    await leader.loops.sweeps.look()
     one = await world.gets(leader, one, W.TERMINATED)
     assert one.error_code == ""
 
@@ -289,13 +291,13 @@ async def test_an_agent_that_does_not_answer_stops_and_fails_nothing(world: Worl
     await world.later(3600)
     await _unheard_for(world, "m-1", 3600)
     await world.flush()
-    await leader.loops.sweeps.idle()
+    await world.look(leader)
     assert (await world.read(one)).status is W.RUNNING, "unknown is never idle"
     assert (await world.machine()).status is M.READY
 
     world.pool.agents["m-1"].hung = False
     await world.rounds(leader)
-    await leader.loops.sweeps.idle()
+    await world.look(leader)
     await world.gets(leader, one, W.STOPPED)
 
 
@@ -351,8 +353,8 @@ async def test_while_redis_is_away_nothing_happens_and_then_it_goes_on(
             process.terminate()
             await asyncio.to_thread(process.wait, 10)
             for tick in (
-                leader.loops.machines.tend, leader.loops.work, leader.loops.sweeps.idle,
-                leader.loops.sweeps.retention, leader.loops.sweeps.sessions,
+                leader.loops.machines.tend, leader.loops.work, leader.loops.sweeps.look,
+                leader.loops.sweeps.sessions,
             ):  # fmt: skip
                 with pytest.raises(StoreUnavailable):
                     await tick()
@@ -377,10 +379,10 @@ async def test_the_first_sweep_after_an_outage_waits_for_a_whole_window(world: W
     # Redis was away for two minutes. Its first visitor is the sweep.
     await world.later(120)
     await world.redis.incrby(keys.LAST, -120_000)
-    await leader.loops.sweeps.idle()
+    await leader.loops.sweeps.look()
     await leader.loops.sweeps.sessions()
     await world.flush()
-    await leader.loops.sweeps.idle()
+    await leader.loops.sweeps.look()
     await leader.loops.sweeps.sessions()
     assert (await world.read(one)).status is W.RUNNING
     assert await world.redis.zcard(keys.SESSIONS) == 1
@@ -388,11 +390,11 @@ async def test_the_first_sweep_after_an_outage_waits_for_a_whole_window(world: W
     await world.later(31)
     await leader.loops.sweeps.sessions()
     assert await world.redis.zcard(keys.SESSIONS) == 0
-    await leader.loops.sweeps.idle()
+    await leader.loops.sweeps.look()
     assert (await world.read(one)).status is W.RUNNING
     await world.later(30)
     await world.rounds(leader)  # its machine reports
-    await leader.loops.sweeps.idle()
+    await leader.loops.sweeps.look()
     assert (await world.read(one)).status is not W.RUNNING
 
 
@@ -402,10 +404,10 @@ async def test_a_silent_gateways_sessions_count_until_its_last_word(world: World
     await world.signals.flush("other", Flush(connections={one.id: 1}))
     await world.later(100)
     await world.redis.zincrby(keys.GATEWAYS, -50_000, "other")
-    await leader.loops.sweeps.idle()
+    await world.look(leader)
     assert (await world.read(one)).status is W.RUNNING
     await world.redis.zincrby(keys.GATEWAYS, -11_000, "other")
-    await leader.loops.sweeps.idle()
+    await world.look(leader)
     assert (await world.read(one)).status is W.STOPPING
 
 

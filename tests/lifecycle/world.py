@@ -109,6 +109,12 @@ class World:
         """A gateway's second passes."""
         return (await self.signals.flush("g", Flush(**seen))).now_ms
 
+    async def look(self, leader: Leader) -> None:
+        """As if everything were due."""
+        for member in await self.redis.zrange(keys.DUE, 0, -1):
+            await self.redis.zadd(keys.DUE, {member: 0})
+        await leader.loops.sweeps.look()
+
     # What a test looks at
 
     async def read(self, workspace: Workspace) -> Workspace:
@@ -159,13 +165,18 @@ class World:
     async def later(self, seconds: float) -> None:
         """Time passes, with a gateway flushing all the while: everything in Redis is that much older."""
         ms = int(seconds * 1000)
-        for key in [keys.WORKSPACES, keys.SESSIONS, *(keys.by_status(status) for status in W)]:
+        for key in [
+            keys.WORKSPACES,
+            keys.SESSIONS,
+            keys.DUE,
+            *(keys.by_status(status) for status in W),
+        ]:
             for member in await self.redis.zrange(key, 0, -1):
                 await self.redis.zincrby(key, -ms, member)
         for pattern in ("workspace:*", "machine:*"):
             async for key in self.redis.scan_iter(pattern, _type="HASH"):
                 for name, value in (await self.redis.hgetall(key)).items():
-                    if name.startswith(TIMED) and int(float(value)) > 0:
+                    if name.startswith(TIMED) and int(float(value or 0)) > 0:
                         await self.redis.hset(key, name, str(int(float(value)) - ms))
         async for key in self.redis.scan_iter("usage:*"):
             if key != keys.USAGE_USERS:
@@ -184,5 +195,5 @@ class World:
 
 TIMED = (
     "createdAt", "statusSince", "asleepSince", "runningSince", "lastActiveAt", "extendUntil",
-    "storedSince", "emptySince", "seen:",
+    "storedSince", "emptySince", "seen:", "warned", "stopBy", "keepUntil", "jobSince",
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lifecycle.stores.scripts.looks import PUT_ON_DUE, SCHEDULE, WARNED
 from lifecycle.stores.scripts.machines import (
     MACHINE_ADOPT,
     MACHINE_CHANGE,
@@ -61,11 +62,14 @@ __all__ = [
     "MACHINE_REPORT",
     "NOTE",
     "PEND",
+    "PUT_ON_DUE",
     "REBUILT",
     "RESTORE",
+    "SCHEDULE",
     "STOP",
     "TOUCH",
     "TRAIL",
     "TRUSTED",
     "WAKE",
+    "WARNED",
 ]
