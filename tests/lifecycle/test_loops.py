@@ -91,7 +91,7 @@ async def test_a_whole_life(world: World) -> None:
     one = await world.gets(leader, one, W.RUNNING)
     assert (one.epoch, world.pool.files(one.id)) == (3, [{"a.txt": "mine"}])
     metered = await RedisUsage(world.redis).usage("ada")
-    assert [row[1] for row in metered if row[2] == "running"] == [1, 2]
+    assert [row[1] for row in metered if row[4] == "running"] == [1, 2]
     run = ["queued", "starting", "running"]
     stop = ["stopping", "stopped"]
     story = ["created", *run, *stop, *run, *stop, "terminating", "snapshotted", "terminated", *run]
