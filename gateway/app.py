@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from gateway import __version__, api, auth, closing, pages, visits
 from gateway.api.idempotency import RedisIdempotencyKeys
 from gateway.api.parts import Parts
-from gateway.assembly import Manager, sound, target_group
+from gateway.assembly import Manager, prices_of, sound, target_group
 from gateway.balancer import BalancerError
 from gateway.entrance import Entrance
 from gateway.entry import Codes
@@ -83,6 +83,7 @@ class Application:
             code_ttl=settings.code_ttl,
         )
         self._metrics = Metrics(__version__)
+        self._prices = prices_of(settings)
         self._inquiry = Inquiry(
             self._store, self._fleet, self._agents, self._signals.last_notice,
             settings.launch_timeout / 4 if settings.pool != "local" else MACHINE_LEAD,
@@ -296,6 +297,7 @@ class Application:
             idle_timeout=settings.idle_timeout,
             retention=settings.retention,
             metrics_token=settings.metrics_token,
+            prices=self._prices,
         )
 
     async def ready(self) -> tuple[bool, Sequence[str]]:

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.api import answers as a
 from gateway.api import bodies as b
-from gateway.api import events, fleet, health, joining
+from gateway.api import events, fleet, health, joining, usage
 from gateway.api import workspaces as w
 from gateway.api.operation import Endpoint, Operation, UnknownPath
 from gateway.api.parts import Entry, Parts
@@ -65,8 +65,9 @@ def operations() -> tuple[Operation, ...]:
            "machine", {200: a.Empty}, b.MachineReport, errors=(404,)),
         of("GET", "/api/pool", fleet.pool, "The scaler's last decision with its inputs", "admin",
            {200: a.PoolAnswer}),
-        of("GET", "/api/usage", fleet.usage, "Metered running time of a user in a month",
-           "person", {200: a.UsageAnswer}, query=b.UsageQuery, errors=(404,)),
+        of("GET", "/api/usage", usage.usage, "Metered usage in a month, and its cost",
+           "person", {200: a.UsageReply}, query=b.UsageQuery, errors=(404,),
+           media_types=("application/json", "text/csv")),
         of("GET", "/api/events", told.get, "What happened, newest last; live as an event stream",
            "person", {200: a.EventAnswer}, query=b.EventsQuery, many=True, errors=(404, 429),
            media_types=("application/json", _STREAM)),

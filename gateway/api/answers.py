@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic.alias_generators import to_camel
 
 from lifecycle.model import MachineStatus, WorkspaceStatus
@@ -132,13 +132,33 @@ class PoolAnswer(BaseModel):
 
 
 class WorkspaceUsage(Answer):
+    """seconds, minutes: that it ran. cost: null while there are no prices."""
+
     workspace_id: str
     seconds: float
     minutes: float
+    stored_seconds: float
+    stored_gib_hours: float
+    cost: float | None
+
+
+class ClassUsage(Answer):
+    machine_class: str
+    seconds: float
+    minutes: float
+    cost: float | None
+
+
+class KindUsage(Answer):
+    kind: str
+    seconds: float
+    minutes: float
+    gib_hours: float | None
+    cost: float | None
 
 
 class UsageAnswer(Answer):
-    """month: YYYY-MM, UTC. running: workspaces that count on."""
+    """month: YYYY-MM, UTC. seconds, minutes: that workspaces ran. running: workspaces that count on."""
 
     user_id: str
     month: str
@@ -146,6 +166,31 @@ class UsageAnswer(Answer):
     minutes: float
     running: int
     workspaces: list[WorkspaceUsage]
+    kinds: list[KindUsage]
+    classes: list[ClassUsage]
+    cost: float | None
+    currency: str | None
+
+
+class UserUsage(Answer):
+    user_id: str
+    seconds: float
+    minutes: float
+    stored_gib_hours: float
+    cost: float | None
+
+
+class UsersUsage(Answer):
+    """A page of users by name. next: give it as `after` for the following page; null on the last."""
+
+    month: str
+    currency: str | None
+    users: list[UserUsage]
+    next: str | None
+
+
+class UsageReply(RootModel[UsageAnswer | UsersUsage]):
+    """Of one user; of all of them when the operator names none."""
 
 
 class EventAnswer(Answer):

@@ -29,6 +29,7 @@ from lifecycle.queueing import PRIORITIES, boost_ms
 MAX_BODY = 64 * 1024
 MAX_EXTEND = 7 * 86400
 MAX_EVENTS = 1000
+MAX_USERS = 1000
 EVENT_ID = "[0-9]{1,16}(-[0-9]{1,16})?"
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -173,10 +174,13 @@ class DeleteQuery(Query):
 
 
 class UsageQuery(Query):
-    """month: YYYY-MM, UTC; this one if left out."""
+    """month: YYYY-MM, UTC; this one if left out. after, limit: of the users, when none is named."""
 
     user: UserId | None = None
     month: Annotated[str, Field(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")] | None = None
+    format: Literal["json", "csv"] | None = None
+    after: UserId | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_USERS)] = 100
 
 
 class EventsQuery(Query):

@@ -14,6 +14,7 @@ from gateway.auth import Admin, Nobody, Person
 from lifecycle.agent.contract import Manifest, Report
 from lifecycle.joining import Joining
 from lifecycle.model import Event, Machine, Workspace
+from lifecycle.pricing import Prices
 from lifecycle.stores import WorkspaceStore
 
 Principal = Admin | Person | Nobody
@@ -109,6 +110,8 @@ class Parts:
     openapi: Mapping[str, Any]
     noticed: Callable[[str, str, int], Awaitable[None]] = _unnoticed
     """A machine's cloud told it ("spot", "rebalance") that it will be taken away, at that time."""
+    prices: Prices | None = None
+    """What usage costs; None: nobody said."""
     idle_timeout: float = 3600
     retention: float = 86400
     metrics_token: str = ""

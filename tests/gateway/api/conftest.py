@@ -25,6 +25,7 @@ from starlette.requests import Request
 from gateway import api, auth, openapi
 from gateway.api.idempotency import RedisIdempotencyKeys
 from gateway.metrics import Metrics
+from lifecycle import pricing
 from lifecycle.agent.contract import Manifest
 from lifecycle.joining import Joining
 from lifecycle.model import Workspace, WorkspaceStatus
@@ -105,6 +106,11 @@ class World:
     notices: list[tuple[str, str, int]] = field(default_factory=list)
     fails: Exception | None = None
     """What snapshot and purge raise."""
+    prices: Any = field(
+        default_factory=lambda: pricing.read(
+            'currency = "EUR"\n[running]\ndefault = 0.6\nbig = 6\n[stored]\ngib-month = 7.3'
+        )
+    )
     url: str = ""
     http: aiohttp.ClientSession = None  # type: ignore[assignment]
 
@@ -128,6 +134,7 @@ class World:
             metrics=self.metrics.render,
             openapi=DOCUMENT,
             noticed=self._noticed,
+            prices=self.prices,
         )
 
     async def bring(
