@@ -30,6 +30,9 @@ DURABLE = "store:durable"  # string  records are kept elsewhere too, since this 
 REBUILT = (
     "store:rebuilt"  # string  where they are kept, once all that is kept there is here as well
 )
+DELIVERIES = "deliveries"  # zset  delivery → when it was made; the newest 10,000 of 7 days
+DELIVERIES_DUE = "deliveries:due"  # zset  delivery → its next attempt
+NOTICES_CURSOR = "notices:cursor"  # string  the newest event that notices were made from
 PENDING = "store:pending"  # set  workspaces with changes that are not kept there yet
 
 
@@ -89,3 +92,18 @@ def code(digest: str) -> str:
 def idempotency(digest: str) -> str:
     """String: the fingerprint of what the Idempotency-Key with this hash was used for."""
     return f"idempotency:{digest}"
+
+
+def notices(workspace_id: str) -> str:
+    """List: the newest 50 notices of a workspace, JSON, oldest first."""
+    return f"notices:{workspace_id}"
+
+
+def preferences(user_id: str) -> str:
+    """Hash: "email" → address, "optOut:{type}" → channels in words."""
+    return f"preferences:{user_id}"
+
+
+def delivery(delivery_id: str) -> str:
+    """Hash: one notice on its way by one channel, and what came of it."""
+    return f"delivery:{delivery_id}"

@@ -130,6 +130,7 @@ redis.call('SREM', 'user:' .. field(id, 'userId') .. ':workspaces', id)
 close_account(id, now)
 redis.call('ZREM', 'workspaces:terminated', id)
 redis.call('ZREM', 'workspaces:due', id)
+redis.call('DEL', 'notices:' .. id, 'notices:' .. id .. ':last', 'noticed:' .. id)
 redis.call('SET', 'epoch:' .. id, field(id, 'epoch'), 'EX', KEPT)
 if redis.call('EXISTS', 'store:durable') == 1 then  -- what is left of it, until that is kept
   redis.call('HSET', 'deleted:' .. id, 'workspaceId', id, 'userId', '', 'status', 'deleted',
