@@ -7,10 +7,13 @@ leave no gap and never overlap, whoever asks for the change and whoever dies aft
 
 from __future__ import annotations
 
+from lifecycle.stores.scripts.hours import HOURS
+
 USAGE_KEPT = 396 * 86_400_000  # ms: 13 months, of 31 days at most and of 365 days in 12
 
 METERING = (
-    f"\nlocal USAGE_KEPT = {USAGE_KEPT}"
+    HOURS
+    + f"\nlocal USAGE_KEPT = {USAGE_KEPT}"
     + """
 -- What is open ends at `till` (not before it began: clocks jump), and what ends then is returned: the next
 -- one begins there. Records from before there were stored intervals have none open.
@@ -27,6 +30,7 @@ local function close_interval(id, till)
       {id, field(id, 'epoch'), kind, class, bytes == '' and '0' or bytes, text(since), text(till)}, '/'))
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now - USAGE_KEPT)
   end
+  if kind == 'running' then count_hours(field(id, 'userId'), since, till) end
   return till
 end
 
@@ -35,6 +39,7 @@ local function open_interval(id, running, at)
   redis.call('ZADD', 'usage:users', 'inf', field(id, 'userId'))
   if running then
     local class = redis.call('HGET', 'machine:' .. field(id, 'machineId'), 'class') or ''
+    look_at_hours(field(id, 'userId'))
     set(id, {runningSince = text(at), runningClass = string.gsub(class, '[^%w._-]', '_'), storedSince = '0'})
   else
     local bytes = field(id, 'filesBytes')
