@@ -22,6 +22,7 @@ from gateway.api.idempotency import RedisIdempotencyKeys
 from gateway.api.parts import Parts
 from gateway.assembly import Manager, prices_of, sound, target_group
 from gateway.balancer import BalancerError
+from gateway.control import Control
 from gateway.entrance import Entrance
 from gateway.entry import Codes
 from gateway.front import Front, not_found
@@ -40,6 +41,8 @@ from gateway.workspace import WorkspaceApp
 from lifecycle.actions import NotNow
 from lifecycle.agent.contract import Manifest
 from lifecycle.model import Event, MachineStatus, WorkspaceStatus
+from lifecycle.notices import Notice
+from lifecycle.plans import Policy
 from lifecycle.stores import Conflict, StoreError
 from lifecycle.stores.metered import RedisUsage
 from lifecycle.ticks import every
@@ -96,6 +99,14 @@ class Application:
             max_sessions=settings.max_sessions,
             max_sessions_per_user=settings.max_sessions_per_user,
         )
+        self._control = Control(
+            self._store,
+            _Unwritten(),
+            self._heartbeats,
+            lambda _: Policy(idle_timeout=settings.idle_timeout, retention=settings.retention),
+            self._signals.trusted_since_ms,
+            max_tabs=settings.max_sessions,
+        )
         self._gauges = Gauges(self._metrics, self._store, self._fleet, manager.leads)
         self._routes = Routes(self._store)
         self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
@@ -117,6 +128,7 @@ class Application:
             self._routes.on_event,
             self._heartbeats.on_event,
             self._gauges.on_event,
+            self._control.on_event,
             self._drop_connections,
             self._log_event,
         ):
@@ -177,6 +189,7 @@ class Application:
         """Give the lease back and stop. With stop_machines, and as the last gateway on this Redis,
         stop what runs, in order; files stay where they are."""
         self._heartbeats.end_all(closing.RESTARTING)
+        self._control.end_all(closing.RESTARTING)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -266,10 +279,13 @@ class Application:
             ours={
                 ("GET", "progress"): progress.respond,
                 ("POST", "start"): visits.start(store, progress, entrance.home),
+                ("POST", "input"): self._control.input,
             },
             enter=enter,
             assets=pages.Assets(),
             ports=self._inquiry.ports,
+            control=self._control.serve,
+            shell=self._settings.shell == "on",
         )
 
     def _parts(self) -> Parts:
@@ -322,6 +338,13 @@ class Application:
         if workspace is None:
             raise Conflict(f"there is no workspace {workspace_id}")
         await self._actions.purge(workspace)
+
+
+class _Unwritten:
+    """No notices are written down here."""
+
+    async def since(self, workspace_id: str, seq: int, limit: int = 50) -> list[Notice]:
+        return []
 
 
 def _owner() -> str:

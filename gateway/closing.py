@@ -48,6 +48,13 @@ OVERLOADED = Close(
     True,
     "the gateway is overloaded; try again later",
 )
+BAD_MESSAGE = Close(
+    4400,
+    "bad-message",
+    "On the control channel: what came is no message of its protocol, too large, too often, or no hello in time.",
+    False,
+    "this is not the control channel's protocol",
+)
 UNAUTHORIZED = Close(
     4401,
     "unauthorized",
@@ -110,6 +117,7 @@ TABLE: tuple[Close, ...] = (
     UPSTREAM_LOST,
     RESTARTING,
     OVERLOADED,
+    BAD_MESSAGE,
     UNAUTHORIZED,
     NO_SUCH_WORKSPACE,
     EVICTED,

@@ -189,6 +189,18 @@ def code_expired(home: str = "") -> Page:
     )
 
 
+def resting(workspace: Workspace, here: str = "/") -> Page:
+    """In a frame, while the workspace does not run or its IDE gives no answer. Wakes nothing, asks nothing."""
+    name = f"“{workspace.name or workspace.id}”"
+    if workspace.status is _W.RUNNING:
+        return _message(
+            502, f"{name} does not answer", "Its IDE gave no answer.", here, "Try again"
+        )
+    message = "Its files are kept." if workspace.status is _W.STOPPED else ""
+    heading = f"{name} is {workspace.status}"
+    return _message(503, heading, message or "It does not run just now.", here, "Open its page")
+
+
 def too_many(message: str, here: str = "", retry_after: int = 30) -> Page:
     """message: which bound was met, and what to do about it."""
     return _message(
@@ -213,10 +225,16 @@ def _template(name: str) -> Template:
     return Template((files("static") / name).read_text(encoding="utf-8"))
 
 
-def render(page: Page, assets: str = WORKSPACE_ASSETS) -> Response:
+def render(page: Page, assets: str = WORKSPACE_ASSETS, framed: bool = False) -> Response:
+    """framed: in a frame of the same origin, which may show it."""
     fields = {"title": page.title, "assets": assets, **page.fields}
     body = _template(page.template).substitute({k: html.escape(v) for k, v in fields.items()})
     headers = dict(HEADERS)
+    if framed:
+        policy = headers["content-security-policy"]
+        headers["content-security-policy"] = policy.replace(
+            "frame-ancestors 'none'", "frame-ancestors 'self'"
+        )
     if page.retry_after:
         headers["retry-after"] = str(page.retry_after)
     if page.status == 401:

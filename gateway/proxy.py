@@ -8,7 +8,7 @@ looks truncated; `forward` then returns an Outcome that says so.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -20,6 +20,10 @@ from gateway.headers import BadAnswer, Header, client_headers
 from gateway.proxy_client import Client, ClientStalled, Outcome, Patience
 
 Kind = Literal["refused", "timeout", "reset", "bad_answer"]
+
+Instead = Callable[[Message], Sequence[Message]]
+"""Given the head of an answer as the client would get it: the whole answer to send in its place, whose
+body is then not read; nothing: the answer goes on as it is."""
 
 _MAX_HEADER_BYTES = 64 * 1024
 _MAX_CONNECTIONS = 128  # per route; the next request waits until one is free
@@ -65,6 +69,7 @@ class HttpProxy:
         host: str,
         port: int,
         headers: Sequence[Header],
+        instead: Instead | None = None,
     ) -> Outcome:
         """Send this request to host:port and its answer to the client.
 
@@ -77,7 +82,7 @@ class HttpProxy:
             async with self._route(route_key) as route:
                 url = _url(scope, host, port)
                 outcome.ended = await client.attend(
-                    self._exchange(scope["method"], url, client, route, headers)
+                    self._exchange(scope["method"], url, client, route, headers, instead)
                 )
         except (aiohttp.ClientError, BadAnswer, TimeoutError, OSError) as error:
             if not outcome.status:
@@ -122,6 +127,7 @@ class HttpProxy:
         client: Client,
         route: _Route,
         headers: Sequence[Header],
+        instead: Instead | None,
     ) -> None:
         if route.session.closed:
             raise aiohttp.ClientConnectionError("the workspace has just been stopped")
@@ -133,8 +139,11 @@ class HttpProxy:
             allow_redirects=False,
         )
         try:
-            await client.send(self._head(answer))
-            last = False
+            head = self._head(answer)
+            replacement = instead(head) if instead else ()
+            for message in replacement or (head,):
+                await client.send(message)
+            last = bool(replacement)
             while not last:
                 chunk = await answer.content.readany()
                 last = answer.content.at_eof()

@@ -18,6 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from gateway.closing import Close
+from gateway.proxy_client import ABORT
 from gateway.tunnel import Session
 from gateway.upgrade import (
     Headers,
@@ -71,6 +72,7 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_complete:
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self
+            extensions[ABORT] = self.transport.abort
 
     def data_received(self, data: bytes) -> None:
         """Before the handshake is complete, keep what comes: it is for whoever takes over."""

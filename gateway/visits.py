@@ -53,12 +53,18 @@ def is_prefetch(headers: Mapping[str, str]) -> bool:
 
 
 def is_navigation(headers: Mapping[str, str], method: str) -> bool:
-    """A person opens a page: the one thing that wakes a workspace by itself. headers: lower-case names."""
+    """A browser shows this as a page, in a tab or in a frame. headers: lower-case names."""
     if method != "GET" or is_prefetch(headers):
         return False
     if mode := headers.get("sec-fetch-mode"):
         return mode == "navigate" and headers.get("sec-fetch-dest") in {"document", "iframe"}
     return "text/html" in headers.get("accept", "") and "x-requested-with" not in headers
+
+
+def is_visit(headers: Mapping[str, str], method: str) -> bool:
+    """A navigation that wakes what sleeps: of a tab. A frame's only shows that it sleeps: the page around
+    it may be an hour old, with nobody before it."""
+    return is_navigation(headers, method) and headers.get("sec-fetch-dest") != "iframe"
 
 
 def here_of(request: Request) -> str:

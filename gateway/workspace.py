@@ -1,6 +1,7 @@
 """A workspace's host: who may enter, what is relayed, what is proxied, what gets a page instead.
 
-One request goes one way: sane? → ours under /_gateway? → who → whose → running? → relay or proxy.
+One request goes one way: sane? → ours under /_gateway? → who → whose → running? → relay or proxy. A tab's
+visit of a running one is answered by the shell where the IDE's own page may be held in a frame (shell.py).
 A WebSocket, an asset or a script's call never wakes a workspace; only a person's visit does.
 """
 
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import auth, closing, headers, pages
+from gateway import auth, closing, headers, pages, shell
 from gateway.heartbeats import Heartbeats, TooManySessions
 from gateway.hosts import Base, PortHost, PublicUrl, WorkspaceHost, host_of, label_of, origin_of
 from gateway.metrics import Metrics
@@ -25,7 +26,7 @@ from gateway.proxy import HttpProxy, UpstreamDown
 from gateway.relay import hand_over, refuse
 from gateway.routes import Routes
 from gateway.upgrade import UpstreamError, UpstreamRefused, open_upstream
-from gateway.visits import WorkspaceEndpoint, here_of, is_navigation
+from gateway.visits import WorkspaceEndpoint, here_of, is_navigation, is_prefetch, is_visit
 from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.stores import StoreUnavailable
 
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 _W = WorkspaceStatus
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 OURS = "/_gateway/"
+CONTROL = OURS + "control"
 
 NOT_RUNNING: Mapping[WorkspaceStatus, closing.Close] = {
     _W.QUEUED: closing.STARTING,
@@ -53,6 +55,10 @@ class Upstream:
     host: str
     port: int
     extra: tuple[str, str] | None
+
+
+Control = Callable[[Scope, Receive, Send, Workspace], Awaitable[None]]
+"""Serves a control channel to somebody who may have it."""
 
 
 class WorkspaceApp:
@@ -75,9 +81,11 @@ class WorkspaceApp:
         enter: WorkspaceEndpoint,
         assets: ASGIApp,
         ports: Callable[[Workspace], Awaitable[frozenset[int]]],
+        control: Control,
+        shell: bool,
     ) -> None:
         """ours: (method, path below /_gateway) → endpoint for somebody who may. enter: for anybody
-        with a code. ports: what a workspace's own processes listen on."""
+        with a code. ports: what a workspace's own processes listen on. shell: show the IDE in it."""
         self._routes, self._keys, self._public = routes, keys, public
         self._entry_ttl = entry_ttl
         name, _, value = upstream_header.partition(":")
@@ -85,7 +93,7 @@ class WorkspaceApp:
         self._proxy, self._heartbeats, self._metrics = proxy, heartbeats, metrics
         self._visit, self._unanswered = visit, unanswered
         self._ours, self._enter, self._assets = ours, enter, assets
-        self._ports = ports
+        self._ports, self._control, self._shell = ports, control, shell
 
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send, place: WorkspaceHost | PortHost
@@ -187,8 +195,10 @@ class WorkspaceApp:
         return await endpoint(request, workspace.id)
 
     async def _asleep(self, request: Request, workspace: Workspace) -> Response:
-        if is_navigation(request.headers, request.method):
+        if is_visit(request.headers, request.method):
             return await self._visit(request, workspace.id)
+        if is_navigation(request.headers, request.method):
+            return pages.render(pages.resting(workspace, here_of(request)), framed=True)
         close = NOT_RUNNING[workspace.status]
         return _problem(
             503, close.name.replace("-", "_"), close.reason, {"cache-control": "no-store"}
@@ -199,7 +209,7 @@ class WorkspaceApp:
     ) -> Response:
         """A page for a person, the API's error shape for everything else."""
         if is_navigation(request.headers, request.method):
-            return pages.render(page)
+            return pages.render(page, framed=shell.is_frame(request.headers))
         extra = {"retry-after": str(retry_after)} if retry_after else {}
         return _problem(page.status, code, page.fields["message"], extra)
 
@@ -245,6 +255,15 @@ class WorkspaceApp:
         upstream = await self._upstream(place, workspace)
         if upstream is None:
             return self._sorry(request, pages.not_found(self._home), "nothing_listens")
+        asked, instead = self._headers(scope, place, upstream.extra), None
+        if shell.is_asked(request.headers, request.method):
+            if shell.by_hand(request.headers) and not is_prefetch(request.headers):
+                self._heartbeats.saw(workspace.id, "input", "visit")
+            if self._shell and isinstance(place, WorkspaceHost):
+                asked = shell.whole(asked)
+                instead = shell.instead(workspace, origin_of(place, self._public), self._home)
+        elif self._shell and shell.is_frame(request.headers):
+            send = shell.varying(send)
         try:
             outcome = await self._proxy.forward(
                 scope,
@@ -253,11 +272,14 @@ class WorkspaceApp:
                 route_key=(workspace.id, workspace.epoch),
                 host=upstream.host,
                 port=upstream.port,
-                headers=self._headers(scope, place, upstream.extra),
+                headers=asked,
+                instead=instead,
             )
         except UpstreamDown as error:
             self._metrics.proxied(502)
             log.warning("proxy.upstream_down", workspace=workspace.id, why=str(error))
+            if shell.is_frame(request.headers):
+                return pages.render(pages.resting(workspace, here_of(request)), framed=True)
             if is_navigation(request.headers, request.method):
                 return await self._unanswered(request, workspace.id)
             return _problem(502, "upstream_down", "the workspace did not answer; reload its page")
@@ -286,7 +308,11 @@ class WorkspaceApp:
         except StoreUnavailable:
             await refuse(scope, receive, send, closing.OVERLOADED)
             return
-        if workspace is None or workspace.user_id != who.user or scope["path"].startswith(OURS):
+        if workspace is None or workspace.user_id != who.user:
+            await refuse(scope, receive, send, closing.NO_SUCH_WORKSPACE)
+        elif scope["path"] == CONTROL and isinstance(place, WorkspaceHost):
+            await self._control(scope, receive, send, workspace)
+        elif scope["path"].startswith(OURS):
             await refuse(scope, receive, send, closing.NO_SUCH_WORKSPACE)
         elif workspace.status is not _W.RUNNING:
             await refuse(scope, receive, send, NOT_RUNNING[workspace.status])

@@ -107,7 +107,7 @@ TECHNOLOGIES = (
 RULE_OF_A_SCORE = {("lifecycle.stores.redis", "lifecycle.queueing")}
 
 MADE_IN = {
-    "gateway.app": {"Heartbeats", "HttpProxy"},
+    "gateway.app": {"Control", "Heartbeats", "HttpProxy"},
     "gateway.assembly": {
         "RedisStore", "RecordedStore", "DynamoDbRecords", "PostgresRecords", "RedisFleet",
         "RedisSignals", "LocalPool", "Ec2Pool", "EcsPool", "AsgPool", "EksPool", "EbsDisks", "Agents",
@@ -135,6 +135,7 @@ SDKS = {
     "uvicorn": {"gateway", "lifecycle.agent"},
     "pydantic": {"gateway"},
     "sse_starlette": {"gateway"},
+    "msgpack": {"gateway.control_messages"},
     "click": {"gateway"},
     "cronsim": {"lifecycle.schedule"},
 }  # fmt: skip
