@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from gateway.balancer import BalancerError, TargetGroup
 from gateway.exits import ConfigurationError, DependencyMissing
 from gateway.settings import Settings
-from lifecycle import pricing
+from lifecycle import plans, pricing
 from lifecycle.actions import Actions, Plan
 from lifecycle.agents import Agents
 from lifecycle.aws import Clients
@@ -35,7 +35,9 @@ from lifecycle.feeds.sqs import SqsFeed
 from lifecycle.joining import Joining
 from lifecycle.lease import Lease
 from lifecycle.loops import Loops
+from lifecycle.model import Workspace
 from lifecycle.news import News
+from lifecycle.plans import Plans, Policy, Quota
 from lifecycle.pools import PoolError
 from lifecycle.pools.asg import AsgConfig, AsgPool
 from lifecycle.pools.bootstrap import Bootstrap
@@ -52,6 +54,7 @@ from lifecycle.stores.connection import asked, connect
 from lifecycle.stores.dynamodb import DynamoDbRecords
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.keys import TOLD
+from lifecycle.stores.notices import RedisNotices
 from lifecycle.stores.postgresql import PostgresRecords
 from lifecycle.stores.recorded import RecordedStore
 from lifecycle.stores.redis import RedisStore
@@ -109,9 +112,12 @@ class Manager:
         self.evacuation = Evacuation(
             self.store, self.fleet, self.signals, lambda: self.loops.hurry()
         )
+        self.plans = Plans(_default_plan(settings))
+        self.notices = RedisNotices(self.redis)
         self.loops = Loops(
             self.store, self.fleet, self.signals, self.news, self.pool, self.agents,
             self.actions, self._times(), self.joining.token, self.evacuation,
+            self.policy_of, self.notices,
         )  # fmt: skip
         self.lease = Lease(self.signals, holder, settings.lease_ttl)
         self._feed = SqsFeed(settings.aws_queue, self.clients) if settings.aws_queue else None
@@ -129,6 +135,10 @@ class Manager:
                 self._sink, self.store, self.fleet, self.signals, self.leads, settings.max_machines
             )
             self.news.listen(self._reporter.on_event)
+
+    def policy_of(self, workspace: Workspace) -> Policy:
+        """How long that workspace lives."""
+        return self.plans.of(workspace.plan).policy
 
     def leads(self) -> bool:
         """Whether this process runs the loops."""
@@ -240,7 +250,7 @@ class Manager:
             **{name: getattr(settings, name) for name in names},
             snapshot_on_stop=wanted == "on",
             durable=settings.store != "redis",
-            countdown=tuple(float(word) for word in _words(settings.countdown)),
+            countdown=_numbers(settings.countdown),
         )
 
 
@@ -340,6 +350,29 @@ def _disks(settings: Settings, clients: Clients) -> EbsDisks | None:
     if settings.workspace_disk == "machine":
         return None
     return EbsDisks(clients, settings.fleet, settings.volume_gib)
+
+
+def _default_plan(settings: Settings) -> plans.Plan:
+    """What holds for a workspace of no other plan."""
+    s = settings
+    policy = Policy(
+        idle_timeout=s.idle_timeout,
+        signals=frozenset(_words(s.signals)),
+        max_job_hours=s.max_job_hours,
+        retention=s.retention,
+        max_lifetime=s.max_lifetime,
+        quiet_hours=s.quiet_hours,
+        quiet_idle_timeout=s.quiet_idle_timeout,
+        time_zone=s.time_zone,
+        countdown=_numbers(s.countdown),
+        ending_notice=_numbers(s.ending_notice),
+    )
+    quota = Quota(workspaces=s.max_workspaces_per_user, sessions=s.max_sessions_per_user)
+    return plans.Plan("default", policy, quota)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in _words(text))
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from lifecycle import schedule
+from lifecycle.plans import KINDS
 from lifecycle.snapshots.registry import S3_FORM, s3_parts
 
 JUPYTERLAB_COMMAND = (
@@ -277,6 +279,34 @@ class Settings(BaseModel):
     @classmethod
     def _public_url(cls, value: str) -> str:
         return value and origin(value)
+
+    @field_validator("countdown", "ending_notice")
+    @classmethod
+    def _seconds_list(cls, value: str) -> str:
+        if not re.fullmatch(r"\s*(\d+(\.\d+)?\s*(,\s*\d+(\.\d+)?\s*)*)?", value):
+            raise ValueError("must be seconds with commas, such as 300,60")
+        return value
+
+    @field_validator("signals")
+    @classmethod
+    def _signals(cls, value: str) -> str:
+        wrong = {word.strip() for word in value.split(",")} - set(KINDS)
+        if wrong:
+            raise ValueError(f"{min(wrong)!r} is no signal; there are {', '.join(KINDS)}")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone(cls, value: str) -> str:
+        schedule.check("* * * * *", value)
+        return value
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _quiet_hours(cls, value: str) -> str:
+        if value:
+            schedule.check(value, "UTC")
+        return value
 
     @field_validator("redis_url")
     @classmethod
