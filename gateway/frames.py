@@ -6,6 +6,8 @@ walks over them from header to header to know how many frames passed and where o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 NO_STATUS = 1005
 """What a close frame without a code means (RFC 6455, section 7.1.5)."""
 
@@ -99,6 +101,36 @@ class FrameScanner:
         self._skip = 0
         self._head = data[at:]
         return self.close_code
+
+
+_scan = FrameScanner.feed
+
+
+class ClientScanner(FrameScanner):
+    """Counts, of what a client sends, its moments as well: what the rhythm of a connection is made of.
+
+    One look at the clock for each read with a data frame, and nothing else on the relay's path.
+    """
+
+    __slots__ = ("_apart", "_clock", "_next", "moments")
+
+    def __init__(self, clock: Callable[[], float], apart: float) -> None:
+        """A moment: data frames that come at least `apart` seconds after the one before."""
+        super().__init__()
+        self._clock = clock
+        self._apart = apart
+        self._next = 0.0  # from then on a frame is another moment; clocks start at 0
+        self.moments = 0
+
+    def feed(self, data: bytes) -> int:
+        before = self.data_frames
+        code = _scan(self, data)
+        if self.data_frames != before:
+            now = self._clock()
+            if now >= self._next:
+                self._next = now + self._apart
+                self.moments += 1
+        return code
 
 
 class PongFilter:

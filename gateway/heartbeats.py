@@ -1,8 +1,9 @@
 """The open sessions of this process, and once a second one flush of what was seen of them.
 
 The relay only counts frames. This looks at the counters each second: a session with new frames is alive,
-one with new data frames is active, and all of it goes to Redis in one round trip. While Redis is away
-the newest moment of each is kept and told later, as an age, so that no two clocks ever meet.
+one whose data frames are above its own keep-alive floor is active (rhythm.py), and all of it goes to Redis
+in one round trip, together with what else was seen of a person (saw). While Redis is away the newest moment
+of each is kept and told later, as an age, so that no two clocks ever meet.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import structlog
 
 from gateway import closing
 from gateway.metrics import Metrics
+from gateway.rhythm import Rhythm
 from gateway.tunnel import Session
 from lifecycle.model import Event
 from lifecycle.stores import StoreError
@@ -51,12 +53,19 @@ class TooManySessions(Exception):
 class _Seen:
     """Counters at the last look, and when they last moved (loop time)."""
 
-    frames: int
-    data_frames: int
+    opened: float
     at: float
-    active_at: float
+    frames: int = 0
+    data_frames: int = 0
+    moments: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    rhythm: Rhythm | None = None
+    """None until a data frame comes: many sessions never send one."""
+
+
+Sightings = dict[str, tuple[float, str]]
+"""Kind of signal → when it was last seen (loop time), and of what."""
 
 
 @dataclass(slots=True)
@@ -64,7 +73,7 @@ class _Pending:
     """What Redis has not been told yet. The moments are loop time."""
 
     sessions: dict[str, float] = field(default_factory=dict)
-    active: dict[str, float] = field(default_factory=dict)
+    active: dict[str, Sightings] = field(default_factory=dict)
     closed: list[str] = field(default_factory=list)
     events: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     connections: bool = True
@@ -89,6 +98,7 @@ class Heartbeats:
         self._sessions: dict[Session, _Seen] = {}
         self._by_workspace: dict[str, dict[str, Session]] = {}
         self._by_user: Counter[str] = Counter()
+        self._active: dict[str, Sightings] = {}  # of workspaces with open sessions: told again
         self._pending = _Pending()
         self._number = 0
         self._told = False
@@ -110,7 +120,7 @@ class Heartbeats:
             workspace=workspace, user=user, id=f"{self.gateway}-{self._number}", epoch=epoch
         )
         now = asyncio.get_running_loop().time()
-        self._sessions[session] = _Seen(0, 0, now, 0.0)
+        self._sessions[session] = _Seen(now, now)
         self._by_workspace.setdefault(workspace, {})[session.id] = session
         self._by_user[user] += 1
         self._pending.sessions[_member(session)] = now
@@ -132,6 +142,7 @@ class Heartbeats:
         del of_workspace[session.id]
         if not of_workspace:
             del self._by_workspace[session.workspace]
+            self._active.pop(session.workspace, None)
         self._by_user[session.user] -= 1
         if not self._by_user[session.user]:
             del self._by_user[session.user]
@@ -141,6 +152,14 @@ class Heartbeats:
         if code:
             self._metrics.session_closed(code)
             self._tell("session.closed", session, code=str(code))
+
+    def saw(self, workspace: str, kind: str, source: str, at: float | None = None) -> None:
+        """A sign of a person in that workspace. kind: of signal, "input" or "frames". source: what it was
+        seen of, in a few words. at: loop time; now unless given."""
+        sighting = (asyncio.get_running_loop().time() if at is None else at, source)
+        _newest(self._pending.active.setdefault(workspace, {}), kind, sighting)
+        if workspace in self._by_workspace:
+            _newest(self._active.setdefault(workspace, {}), kind, sighting)
 
     def on_event(self, event: Event) -> None:
         """End what the lifecycle says is over. Called with every event, in order."""
@@ -185,8 +204,12 @@ class Heartbeats:
             seen.frames, seen.at = frames, now
             self._pending.sessions[_member(session)] = now
         if data != seen.data_frames:
-            seen.data_frames, seen.active_at = data, now
-            self._pending.active[session.workspace] = now
+            if seen.rhythm is None:
+                seen.rhythm = Rhythm(seen.opened)
+            moments = session.moments_up
+            if seen.rhythm.look(now, data - seen.data_frames, moments - seen.moments):
+                self.saw(session.workspace, "frames", f"frames of session {session.id}", now)
+            seen.data_frames, seen.moments = data, moments
         up, down = session.bytes_up, session.bytes_down
         if up != seen.bytes_up or down != seen.bytes_down:
             self._metrics.relayed(up - seen.bytes_up, down - seen.bytes_down)
@@ -199,7 +222,10 @@ class Heartbeats:
         now = loop.time()
         seen = Flush(
             sessions={member: _age_ms(now, at) for member, at in told.sessions.items()},
-            active={workspace: _age_ms(now, at) for workspace, at in told.active.items()},
+            active={
+                workspace: {kind: [_age_ms(now, at), of] for kind, (at, of) in kinds.items()}
+                for workspace, kinds in told.active.items()
+            },
             closed=told.closed,
             connections=self._connections() if told.connections else None,
             events=told.events,
@@ -223,7 +249,7 @@ class Heartbeats:
         """Put back what Redis did not take, behind what came meanwhile."""
         new = self._pending
         new.sessions = told.sessions | new.sessions
-        new.active = told.active | new.active
+        _merge(new.active, told.active)
         for member in told.closed:
             new.sessions.pop(member, None)
         new.closed = (told.closed + new.closed)[-PENDING_MAX:]
@@ -235,9 +261,7 @@ class Heartbeats:
         self._pending.connections = True
         for session, seen in self._sessions.items():
             self._pending.sessions[_member(session)] = seen.at
-            if seen.active_at:
-                active = self._pending.active
-                active[session.workspace] = max(active.get(session.workspace, 0.0), seen.active_at)
+        _merge(self._pending.active, self._active)
 
     def _connections(self) -> dict[str, int]:
         return {workspace: len(here) for workspace, here in self._by_workspace.items()}
@@ -257,6 +281,18 @@ class Heartbeats:
 
 def _member(session: Session) -> str:
     return f"{session.workspace}/{session.id}"
+
+
+def _newest(known: Sightings, kind: str, sighting: tuple[float, str]) -> None:
+    if kind not in known or known[kind][0] < sighting[0]:
+        known[kind] = sighting
+
+
+def _merge(into: dict[str, Sightings], more: dict[str, Sightings]) -> None:
+    for workspace, kinds in more.items():
+        known = into.setdefault(workspace, {})
+        for kind, sighting in kinds.items():
+            _newest(known, kind, sighting)
 
 
 def _age_ms(now: float, at: float) -> int:

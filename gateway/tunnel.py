@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
 from gateway import closing
 from gateway.farewell import Farewell
-from gateway.frames import FrameScanner, PongFilter, close_frame, ping_frame
+from gateway.frames import ClientScanner, FrameScanner, PongFilter, close_frame, ping_frame
+from gateway.rhythm import APART
 from gateway.sides import ClientSide, UpstreamSide
 
 HIGH_WATER = 65536
@@ -74,7 +76,7 @@ class Session:
         """When the gateway's ping that is still unanswered was asked for; 0 if there is none."""
         self.code = 0
         """The close code it ends with; 0 while it is open."""
-        self.up = FrameScanner()
+        self.up = ClientScanner(time.monotonic, APART)
         self.down = FrameScanner()
         self._client: ClientSide | None = None
         self._upstream: UpstreamSide | None = None
@@ -85,8 +87,13 @@ class Session:
 
     @property
     def data_frames_up(self) -> int:
-        """Client data frames so far: activity."""
+        """Client data frames so far."""
         return self.up.data_frames
+
+    @property
+    def moments_up(self) -> int:
+        """Moments so far at which data frames of the client came: with them, its rhythm."""
+        return self.up.moments
 
     @property
     def frames_up(self) -> int:

@@ -22,7 +22,8 @@ class Flush:
     """What one gateway saw in about a second. Ages are milliseconds before now: clocks never meet."""
 
     sessions: dict[str, int] = field(default_factory=dict)
-    active: dict[str, int] = field(default_factory=dict)
+    active: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    """Workspace → kind of signal → [age, what it was seen of]."""
     closed: list[str] = field(default_factory=list)
     connections: dict[str, int] | None = None
     """Workspace → open sessions, the whole of it; None when nothing changed."""

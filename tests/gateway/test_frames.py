@@ -11,6 +11,7 @@ from websockets.frames import Frame, Opcode
 
 from gateway.frames import (
     NO_STATUS,
+    ClientScanner,
     FrameScanner,
     PongFilter,
     close_code,
@@ -61,7 +62,7 @@ def boundaries(frames: list[bytes]) -> set[int]:
 @given(frames=STREAMS, mask=st.booleans(), cuts=CUTS)
 def test_counts_and_boundaries(frames: list[Frame], mask: bool, cuts: list[int]) -> None:
     wire = [frame.serialize(mask=mask) for frame in frames]
-    ends, scanner, at = boundaries(wire), FrameScanner(), 0
+    ends, scanner, at = boundaries(wire), ClientScanner(lambda: 0.0, 0.1), 0
     for piece in split(b"".join(wire), cuts):
         assert scanner.feed(piece) == 0
         at += len(piece)
@@ -69,6 +70,26 @@ def test_counts_and_boundaries(frames: list[Frame], mask: bool, cuts: list[int])
     data = sum(frame.opcode in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY) for frame in frames)
     assert (scanner.data_frames, scanner.control_frames) == (data, len(frames) - data)
     assert scanner.bytes == sum(map(len, wire))
+
+
+def test_moments_are_data_frames_apart_from_those_before() -> None:
+    now = 100.0
+    scanner = ClientScanner(lambda: now, 0.1)
+    key, ping = Frame(Opcode.BINARY, b"a").serialize(mask=True), ping_frame(b"", mask=b"1234")
+
+    def moments(at: float, data: bytes) -> int:
+        nonlocal now
+        now = at
+        scanner.feed(data)
+        return scanner.moments
+
+    assert moments(100.0, key * 5) == 1, "what comes in one read is one moment"
+    assert moments(100.05, key) == 1
+    assert moments(100.11, ping) == 1, "control frames are none"
+    assert moments(100.12, key) == 2
+    assert moments(101.0, key[:1]) == 2, "half a header"
+    assert moments(101.0, key[1:]) == 3
+    assert (scanner.data_frames, scanner.control_frames) == (8, 1)
 
 
 @given(frames=STREAMS, close=CLOSES, mask=st.booleans(), cuts=CUTS)

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from gateway import closing
 from gateway.heartbeats import Heartbeats, TooManySessions
 from gateway.metrics import Metrics
+from gateway.rhythm import LEARNING
 from gateway.tunnel import Session
 from lifecycle.model import Event, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.stores.connection import connect
@@ -93,6 +94,48 @@ async def test_data_frames_are_activity_and_pings_are_heartbeats_only(
     record = await RedisStore(redis).get(running.id)
     assert record is not None
     assert record.seen["frames"] > 1
+    assert record.sources["frames"] == "frames of session g-1"
+
+
+async def test_a_beat_that_goes_on_for_ever_is_a_heartbeat_and_no_activity(
+    redis: Redis, beats: Heartbeats, running: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = beats.admit(running.id, "ada", 1)
+    opened = asyncio.get_running_loop().time()
+    saw: list[tuple[str, str, float]] = []
+    monkeypatch.setattr(
+        beats, "saw", lambda workspace, kind, source, at: saw.append((kind, source, at - opened))
+    )
+    for second in range(1, 400):
+        sends(session, data=6 if second % 5 == 0 else 0)
+        typed = range(300, 305)
+        for _ in range(3 if second in typed else 0):
+            sends(session, data=1)
+            session.up.moments += 1  # they come apart, which the test's own haste hides
+        beats.look(opened + second)
+    assert {source for _, source, _ in saw} == {"frames of session g-1"}
+    found = [round(at) for *_, at in saw]
+    assert found[0] == 5, "a page was just opened"
+    assert all(at < LEARNING for at in found if at < 300), "then it is known"
+    assert any(300 <= at < 310 for at in found), "somebody types"
+    assert not any(at > 310 for at in found)
+
+
+async def test_what_others_saw_goes_along_with_its_kind(
+    redis: Redis, beats: Heartbeats, running: Workspace
+) -> None:
+    now = asyncio.get_running_loop().time()
+    beats.saw(running.id, "input", "browser")
+    beats.saw(running.id, "input", "visit", now - 50)  # older: it stays as it is
+    beats.saw(running.id, "frames", "frames of session g-9", now - 50)
+    await beats.flush()
+    record = await RedisStore(redis).get(running.id)
+    assert record is not None
+    assert (record.sources["input"], record.sources["frames"]) == (
+        "browser", "frames of session g-9",
+    )  # fmt: skip
+    assert record.seen["input"] - record.seen["frames"] == pytest.approx(50_000, abs=1000)
+    assert await redis.zscore("heartbeat:workspaces", running.id) == record.seen["input"]
 
 
 async def test_activity_of_a_stopped_workspace_leaves_no_ghost(
@@ -136,16 +179,21 @@ async def test_what_redis_did_not_take_is_told_later(valkey: str) -> None:
     beats.opened(stays)
     sends(stays, data=1)
     beats.look(asyncio.get_running_loop().time())
+    beats.saw("w", "input", "visit")
     await beats.flush()
+    beats.saw("w", "input", "browser")
     beats.ended(gone, 1000)
     await beats.flush()
     back = connect(valkey)
     await back.flushall()
+    await back.hset("workspace:w", "status", "running")
     beats._signals = RedisSignals(back)
     await beats.flush()
     assert await back.zrange("heartbeat:sessions", 0, -1) == ["w/g-2"]
     assert await back.hgetall("connections:g") == {"w": "1"}
     assert "session.opened" in await events(back)
+    sources = await back.hmget("workspace:w", "source:frames", "source:input")
+    assert sources == ["frames of session g-2", "browser"], "the newest of each kind"
     await back.aclose()
     await away.aclose()
 
@@ -155,10 +203,15 @@ async def test_what_redis_lost_is_told_again(redis: Redis, beats: Heartbeats) ->
     beats.opened(session)
     sends(session, data=1)
     beats.look(asyncio.get_running_loop().time())
+    beats.saw("w", "input", "browser")
     await beats.flush()
     await redis.flushall()
+    await redis.hset("workspace:w", "status", "running")  # its record was written anew
     await beats.flush()  # nothing was heard of the client since
     await beats.flush()
+    kinds = await redis.hmget("workspace:w", "source:frames", "source:input")
+    assert kinds == ["frames of session g-1", "browser"]
+    assert await redis.zscore("heartbeat:workspaces", "w")
     assert await redis.zrange("heartbeat:sessions", 0, -1) == ["w/g-1"]
     assert await redis.hgetall("connections:g") == {"w": "1"}
     assert "session.opened" not in await events(redis), "it was opened once"

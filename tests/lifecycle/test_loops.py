@@ -103,7 +103,7 @@ async def test_activity_keeps_it_alive(world: World) -> None:
     one = await runs(world, leader)
     for _ in range(3):
         await world.later(50)
-        await world.flush(active={one.id: 0})
+        await world.flush(active={one.id: {"input": [0, "browser"]}})
         await leader.loops.sweeps.look()
     assert (await world.read(one)).status is W.RUNNING
 
@@ -503,7 +503,7 @@ async def test_a_machine_with_a_running_workspace_is_never_drained(world: World)
         await world.store.stop(one.id, "asked")
         await world.gets(leader, one, W.STOPPED)
     await world.later(3600)
-    await world.flush(active={people[1].id: 0, people[3].id: 0})
+    await world.flush(active={people[n].id: {"input": [0, "browser"]} for n in (1, 3)})
     await world.rounds(leader)
     decision = await world.fleet.pool_decision()
     assert (decision["want"], decision["have"], decision["drain"]) == (1, 2, [])

@@ -31,8 +31,9 @@ return 0
 FLUSH = (
     PRELUDE
     + """
--- One gateway's second. ARGV gateway, gap ms, JSON {sessions: {member: age ms}, active: {workspace: age ms},
--- closed: [member], connections: {workspace: n} | null, events: [[type, {fields}]]}. Returns now, and 1 if
+-- One gateway's second. ARGV gateway, gap ms, JSON {sessions: {member: age ms},
+-- active: {workspace: {kind: [age ms, source]}}, closed: [member], connections: {workspace: n} | null,
+-- events: [[type, {fields}]]}. Returns now, and 1 if
 -- nothing was known of that gateway.
 local gateway, gap, o = ARGV[1], tonumber(ARGV[2]), cjson.decode(ARGV[3])
 local last = tonumber(redis.call('GET', 'heartbeat:last') or '0')
@@ -44,12 +45,17 @@ redis.call('SET', 'heartbeat:last', text(now))
 local new = redis.call('ZADD', 'heartbeat:gateways', now, gateway)
 for member, age in pairs(o.sessions) do redis.call('ZADD', 'heartbeat:sessions', 'GT', now - age, member) end
 for _, member in ipairs(o.closed) do redis.call('ZREM', 'heartbeat:sessions', member) end
-for ws, age in pairs(o.active) do
+for ws, kinds in pairs(o.active) do
   local status = field(ws, 'status')
   if status == 'running' or status == 'starting' then
-    redis.call('ZADD', 'heartbeat:workspaces', 'GT', now - age, ws)
-    local known = tonumber(field(ws, 'seen:frames')) or 0  -- another gateway may have seen later ones
-    set(ws, {['seen:frames'] = text(math.max(known, now - age))})
+    for kind, seen in pairs(kinds) do
+      local at = now - seen[1]
+      redis.call('ZADD', 'heartbeat:workspaces', 'GT', at, ws)
+      -- Another gateway may have seen later ones.
+      if at >= (tonumber(field(ws, 'seen:' .. kind)) or 0) then
+        set(ws, {['seen:' .. kind] = text(at), ['source:' .. kind] = seen[2]})
+      end
+    end
   end
 end
 if type(o.connections) == 'table' then

@@ -71,7 +71,7 @@ async def test_a_user_has_so_many_and_no_more(store: RedisStore) -> None:
     await store.ensure("ada", "2")
     with pytest.raises(LimitReached, match="2 of 2") as refused:
         await store.ensure("ada", "3")
-    assert refused.value.limit == "max_workspaces_per_user"
+    assert refused.value.limit == "workspaces"
     await store.ensure("ada", "2")
     await store.ensure("bob", "3")
 
@@ -374,9 +374,9 @@ async def test_the_last_activity_outlives_the_run(store: RedisStore) -> None:
 async def test_an_old_sighting_does_not_move_the_last_activity_back(store: RedisStore) -> None:
     one = await running(store)
     signals = RedisSignals(store.redis)
-    await signals.flush("a", Flush(active={one.id: 0}))
+    await signals.flush("a", Flush(active={one.id: {"frames": [0, "a"]}}))
     newest = await store.get(one.id)
-    await signals.flush("b", Flush(active={one.id: 5000}))
+    await signals.flush("b", Flush(active={one.id: {"frames": [5000, "b"]}}))
     assert await store.get(one.id) == newest
 
 

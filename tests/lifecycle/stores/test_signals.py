@@ -139,9 +139,38 @@ async def test_activity_of_what_does_not_run_is_dropped(
     signals: RedisSignals, redis: Redis
 ) -> None:
     """A frame that was in flight while it stopped must not look like life later."""
-    await signals.flush("g", Flush(active={"w1": 0}))
+    await signals.flush("g", Flush(active={"w1": {"frames": [0, "frames of session g-1"]}}))
     assert await redis.zrange(keys.WORKSPACES, 0, -1) == []
     assert not await redis.exists(keys.workspace("w1"))
+
+
+@pytest.mark.parametrize("status", ["running", "starting"])
+async def test_each_kind_of_activity_has_its_moment_and_source(
+    signals: RedisSignals, redis: Redis, status: str
+) -> None:
+    record = keys.workspace("w1")
+    await redis.hset(record, "status", status)
+    active = {"w1": {"frames": [1000, "frames of session a-1"], "input": [3000, "browser"]}}
+    now = (await signals.flush("a", Flush(active=active))).now_ms
+    assert await redis.hgetall(record) == {
+        "status": status,
+        "seen:frames": str(now - 1000), "source:frames": "frames of session a-1",
+        "seen:input": str(now - 3000), "source:input": "browser",
+    }  # fmt: skip
+    assert await redis.zscore(keys.WORKSPACES, "w1") == now - 1000, "the newest of any"
+
+
+async def test_what_was_seen_earlier_takes_no_kind_back(
+    signals: RedisSignals, redis: Redis
+) -> None:
+    record = keys.workspace("w1")
+    await redis.hset(record, "status", "running")
+    now = (await signals.flush("a", Flush(active={"w1": {"input": [0, "browser"]}}))).now_ms
+    late = {"w1": {"input": [60_000, "visit"], "frames": [90_000, "frames of session b-1"]}}
+    later = (await signals.flush("b", Flush(active=late))).now_ms
+    assert await redis.hmget(record, "seen:input", "source:input") == [str(now), "browser"]
+    assert await redis.hget(record, "seen:frames") == str(later - 90_000)
+    assert await redis.zscore(keys.WORKSPACES, "w1") == now
 
 
 async def test_connections_are_the_whole_of_it_or_unchanged(signals: RedisSignals) -> None:

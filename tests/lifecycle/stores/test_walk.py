@@ -117,7 +117,8 @@ class World:
 
     async def flush(self) -> None:
         workspace = self.one().id
-        seen = Flush(sessions={f"{workspace}/g-1": 0}, active={workspace: self.dice.choice((0, 5))})
+        active = {workspace: {"frames": [self.dice.choice((0, 5)), "frames of session g-1"]}}
+        seen = Flush(sessions={f"{workspace}/g-1": 0}, active=active)
         await self.signals.flush("g", seen)
 
     async def add(self) -> None:
