@@ -41,8 +41,6 @@ from gateway.workspace import WorkspaceApp
 from lifecycle.actions import NotNow
 from lifecycle.agent.contract import Manifest
 from lifecycle.model import Event, MachineStatus, WorkspaceStatus
-from lifecycle.notices import Notice
-from lifecycle.plans import Policy
 from lifecycle.stores import Conflict, StoreError
 from lifecycle.stores.metered import RedisUsage
 from lifecycle.ticks import every
@@ -101,9 +99,9 @@ class Application:
         )
         self._control = Control(
             self._store,
-            _Unwritten(),
+            manager.notices,
             self._heartbeats,
-            lambda _: Policy(idle_timeout=settings.idle_timeout, retention=settings.retention),
+            manager.policy_of,
             self._signals.trusted_since_ms,
             max_tabs=settings.max_sessions,
         )
@@ -338,13 +336,6 @@ class Application:
         if workspace is None:
             raise Conflict(f"there is no workspace {workspace_id}")
         await self._actions.purge(workspace)
-
-
-class _Unwritten:
-    """No notices are written down here."""
-
-    async def since(self, workspace_id: str, seq: int, limit: int = 50) -> list[Notice]:
-        return []
 
 
 def _owner() -> str:
