@@ -208,6 +208,11 @@ def too_many(message: str, here: str = "", retry_after: int = 30) -> Page:
     )
 
 
+def quota_exceeded(message: str, home: str = "") -> Page:
+    """message: which quota, and what to do about it. Trying again does not help."""
+    return _message(403, "No more for now", message, home, "Your workspaces")
+
+
 def unavailable(here: str = "/") -> Page:
     """The store does not answer. Nothing is known of the workspace, so nothing is said of it."""
     return _message(

@@ -6,6 +6,7 @@ host are called with the workspace's id beside the request; who may call them wa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 from urllib.parse import urlencode
@@ -19,6 +20,7 @@ from gateway.hosts import PortHost, WorkspaceHost, label_of, place_of_label
 from gateway.pages import BASE_ASSETS, render
 from gateway.progress import Progress
 from lifecycle.model import Workspace, WorkspaceStatus
+from lifecycle.quota import FOR_GOOD, words
 from lifecycle.stores import Conflict, LimitReached, StoreError, StoreUnavailable
 
 _W = WorkspaceStatus
@@ -196,12 +198,12 @@ def start(store: Records, progress: Progress, home: str) -> WorkspaceEndpoint:
 
 def _refusal(error: StoreError, here: str, home: str) -> pages.Page:
     match error:
-        case LimitReached(used=used, allowed=allowed):
-            message = (
-                f"{used} workspaces are waiting to start, and no more than {allowed} may. "
-                "Nothing was lost: try again in half a minute."
-            )
-            return pages.too_many(message, here)
+        case LimitReached(limit=limit, frees_at_ms=frees_at_ms):
+            wait = math.ceil(error.retry_after)
+            message = words(limit, error.used, error.allowed, frees_at_ms, wait)
+            if limit in FOR_GOOD:
+                return pages.quota_exceeded(message, home)
+            return pages.too_many(message, here, wait or 30)
         case Conflict():
             return pages.not_found(home)
         case StoreUnavailable():
@@ -210,7 +212,7 @@ def _refusal(error: StoreError, here: str, home: str) -> pages.Page:
             raise error
 
 
-_CODES = {404: "not_found", 429: "limit_reached", 503: "redis_unavailable"}
+_CODES = {403: "quota_exceeded", 404: "not_found", 429: "limit_reached", 503: "redis_unavailable"}
 
 
 def _as_json(page: pages.Page) -> Response:

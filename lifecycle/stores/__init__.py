@@ -3,7 +3,7 @@
 StoreError
 ├── StoreUnavailable   the store did not answer; nothing is known, so nothing may be decided
 ├── Conflict           the record is not in the state the change was decided on; look again
-└── LimitReached       a bound refused it; .limit names the setting, .used what is taken
+└── LimitReached       a bound refused it; .limit names the quota or setting, .used what is taken
 """
 
 from __future__ import annotations
@@ -31,11 +31,21 @@ class Conflict(StoreError):
 
 
 class LimitReached(StoreError):
-    """A bound refused the change. limit: the setting's name. allowed, used: how many."""
+    """A bound refused the change. limit: the quota's or the setting's name. allowed, used: how many (or
+    hours). frees_at_ms: when it frees by itself; None: nobody knows, or not by waiting. retry_after:
+    seconds until then, by the store's clock."""
 
-    def __init__(self, limit: str, allowed: int, used: int) -> None:
-        super().__init__(f"{limit}: {used} of {allowed} are used")
+    def __init__(
+        self,
+        limit: str,
+        allowed: float,
+        used: float,
+        frees_at_ms: int | None = None,
+        retry_after: float = 0,
+    ) -> None:
+        super().__init__(f"{limit}: {used:g} of {allowed:g} are used")
         self.limit, self.allowed, self.used = limit, allowed, used
+        self.frees_at_ms, self.retry_after = frees_at_ms, retry_after
 
 
 class WorkspaceStore(Protocol):
@@ -54,7 +64,7 @@ class WorkspaceStore(Protocol):
         region: str = "local",
     ) -> tuple[Workspace, bool]:
         """The user's workspace of that name, made (status stopped, epoch 0) if there was none; True if made.
-        Raises LimitReached("max_workspaces_per_user")."""
+        Raises LimitReached("workspaces")."""
 
     async def get(self, workspace_id: str) -> Workspace | None: ...
 
@@ -65,7 +75,8 @@ class WorkspaceStore(Protocol):
 
     async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
         """Ask for it to run. Asleep → queued; stopping or terminating → next = "start"; else unchanged.
-        Raises LimitReached("max_queue"), Conflict when there is no such workspace."""
+        Raises LimitReached("running", "hours_a_day", "hours_a_month", "start_rate", "max_queue"), Conflict
+        when there is no such workspace."""
 
     async def stop(self, workspace_id: str, reason: str, then: str = "") -> Workspace:
         """Ask for it to stop. Queued → stopped; starting or running → stopping; else unchanged (then is noted)."""

@@ -33,6 +33,9 @@ REBUILT = (
 DELIVERIES = "deliveries"  # zset  delivery → when it was made; the newest 10,000 of 7 days
 DELIVERIES_DUE = "deliveries:due"  # zset  delivery → its next attempt
 NOTICES_CURSOR = "notices:cursor"  # string  the newest event that notices were made from
+QUOTA_DUE = "quota:due"  # zset  user → when their running hours have to be looked at next
+LAUNCHES = "launch:seconds"  # list  the newest launches' durations, newest first
+RELEASES = "slots:released"  # list  the newest moments at which a slot became free, newest first
 PENDING = "store:pending"  # set  workspaces with changes that are not kept there yet
 
 
@@ -107,3 +110,19 @@ def preferences(user_id: str) -> str:
 def delivery(delivery_id: str) -> str:
     """Hash: one notice on its way by one channel, and what came of it."""
     return f"delivery:{delivery_id}"
+
+
+def hours(user_id: str) -> str:
+    """Hash: "d20000" (days since 1970), "m2026-11" → running time in ms, UTC; "told:{quota}" → the period and
+    threshold that its person was told of."""
+    return f"hours:{user_id}"
+
+
+def starts(user_id: str) -> str:
+    """List: the newest moments at which they asked for a start, newest first."""
+    return f"starts:{user_id}"
+
+
+def sessions(user_id: str) -> str:
+    """Zset: "{workspace}/{session}" → when it was let in, where a plan bounds sessions."""
+    return f"sessions:{user_id}"

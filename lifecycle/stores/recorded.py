@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.identifiers import workspace_id_for
 from lifecycle.model import Workspace, WorkspaceStatus
+from lifecycle.plans import Quota
 from lifecycle.stores import Conflict, StoreUnavailable, keys, scripts
 from lifecycle.stores.connection import asked
 from lifecycle.stores.records import DELETED, Record, Records, Succession, remembers, succession
@@ -47,9 +48,17 @@ class RecordedStore(RedisStore):
         *,
         max_workspaces_per_user: int = 20,
         max_queue: int = 1000,
+        max_starting: int = 0,
+        start_rate: float = 0,
+        quota_of: Callable[[str], Quota] | None = None,
     ) -> None:
         super().__init__(
-            redis, max_workspaces_per_user=max_workspaces_per_user, max_queue=max_queue
+            redis,
+            max_workspaces_per_user=max_workspaces_per_user,
+            max_queue=max_queue,
+            max_starting=max_starting,
+            start_rate=start_rate,
+            quota_of=quota_of,
         )
         self._records = records
         self._away = False

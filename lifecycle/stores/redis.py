@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,9 @@ from redis.asyncio import Redis
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.identifiers import workspace_id_for
 from lifecycle.model import Workspace, WorkspaceStatus, check_transition
+from lifecycle.plans import Quota
 from lifecycle.queueing import boost_ms
+from lifecycle.quota import HOUR_MS, hours
 from lifecycle.stores import Conflict, LimitReached, keys, scripts
 from lifecycle.stores.connection import Scripts, asked
 
@@ -23,12 +26,28 @@ class RedisStore:
     """WorkspaceStore, and the compare-and-set changes that the lifecycle loops make."""
 
     def __init__(
-        self, redis: Redis, *, max_workspaces_per_user: int = 20, max_queue: int = 1000
+        self,
+        redis: Redis,
+        *,
+        max_workspaces_per_user: int = 20,
+        max_queue: int = 1000,
+        max_starting: int = 0,
+        start_rate: float = 0,
+        quota_of: Callable[[str], Quota] | None = None,
     ) -> None:
+        """quota_of: plan → what its users may have; max_workspaces_per_user for all if left out.
+        max_starting: how many boot at once, beside those that wait; 0: those that boot do not count.
+        start_rate: starts of a user in a minute; 0: without a bound."""
         self.redis = redis
         self._scripts = Scripts(redis)
-        self._max_workspaces = max_workspaces_per_user
-        self._max_queue = max_queue
+        everybodys = Quota(workspaces=max_workspaces_per_user)
+        self._quota_of = quota_of or (lambda plan: everybodys)
+        count = max(1, int(start_rate)) if start_rate else 0
+        self._bounds = {
+            "queue": max_queue,
+            "atOnce": max_starting,
+            "starts": (count, math.ceil(60_000 * count / start_rate) if count else 0),
+        }
 
     async def now_ms(self) -> int:
         seconds, micros = await asked(self.redis.time())
@@ -50,11 +69,12 @@ class RedisStore:
             "lastActiveAt": "0", "runningSince": "0", "extendUntil": "0",
         }  # fmt: skip
         pairs = [part for pair in fields.items() for part in pair]
+        allowed = self._quota_of(plan).workspaces
         outcome, used, stamp = await self._scripts.run(
-            scripts.ENSURE, workspace_id, self._max_workspaces, *pairs
+            scripts.ENSURE, workspace_id, allowed, *pairs
         )
         if outcome == "limit":
-            raise LimitReached("max_workspaces_per_user", self._max_workspaces, int(used))
+            raise LimitReached("workspaces", allowed, int(used))
         await self._keep(workspace_id, stamp)
         return await self._require(workspace_id), outcome == "made"
 
@@ -130,12 +150,14 @@ class RedisStore:
 
     async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
         record = await self._require(workspace_id)
-        outcome, used, stamp = await self._scripts.run(
-            scripts.WAKE, workspace_id, boost_ms(priority or record.priority), priority,
-            self._max_queue,
-        )  # fmt: skip
+        quota = self._quota_of(record.plan)
+        hourly = [int(each * HOUR_MS) for each in (quota.hours_a_day, quota.hours_a_month)]
+        bounds = json.dumps(self._bounds | {"quota": [quota.running, *hourly]})
+        outcome, refusal, stamp = await self._scripts.run(
+            scripts.WAKE, workspace_id, boost_ms(priority or record.priority), priority, bounds
+        )
         if outcome == "limit":
-            raise LimitReached("max_queue", self._max_queue, int(used))
+            raise refused(json.loads(refusal))
         await self._keep(workspace_id, stamp)
         return await self._require(workspace_id)
 
@@ -274,6 +296,16 @@ class RedisStore:
         if record is None:
             raise Conflict(f"there is no workspace {workspace_id}")
         return record
+
+
+def refused(row: Mapping[str, Any]) -> LimitReached:
+    """What a script's refusal says: milliseconds of running become hours."""
+    shown: Callable[[int], float] = hours if row["limit"].startswith("hours_") else int
+    frees_at_ms = int(row["freesAt"])
+    wait = max(0, frees_at_ms - int(row["now"])) / 1000 if frees_at_ms else 0
+    return LimitReached(
+        row["limit"], shown(row["allowed"]), shown(row["used"]), frees_at_ms or None, wait
+    )
 
 
 def workspace_from(row: Mapping[str, str], active_ms: float = 0) -> Workspace:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from lifecycle.stores.scripts.admission import ADMIT, RELEASE
 from lifecycle.stores.scripts.looks import PUT_ON_DUE, SCHEDULE, WARNED
 from lifecycle.stores.scripts.machines import (
     MACHINE_ADOPT,
     MACHINE_CHANGE,
     MACHINE_DOOM,
     MACHINE_HEARD,
+    MACHINE_HOLD,
     MACHINE_JOIN,
     MACHINE_NEW,
     MACHINE_OBSERVE,
     MACHINE_REPORT,
 )
 from lifecycle.stores.scripts.prelude import EVENTS_KEPT, TRAIL
+from lifecycle.stores.scripts.quotas import QUOTA_AGAIN, QUOTA_DUE, QUOTA_STOP, TAKEN
 from lifecycle.stores.scripts.records import KEPT, PEND, REBUILT, RESTORE
 from lifecycle.stores.scripts.signals import (
     DISTRUST,
@@ -38,6 +41,7 @@ from lifecycle.stores.scripts.workspaces import (
 )
 
 __all__ = [
+    "ADMIT",
     "ADOPT",
     "CHANGE",
     "DELETE",
@@ -56,6 +60,7 @@ __all__ = [
     "MACHINE_CHANGE",
     "MACHINE_DOOM",
     "MACHINE_HEARD",
+    "MACHINE_HOLD",
     "MACHINE_JOIN",
     "MACHINE_NEW",
     "MACHINE_OBSERVE",
@@ -63,10 +68,15 @@ __all__ = [
     "NOTE",
     "PEND",
     "PUT_ON_DUE",
+    "QUOTA_AGAIN",
+    "QUOTA_DUE",
+    "QUOTA_STOP",
     "REBUILT",
+    "RELEASE",
     "RESTORE",
     "SCHEDULE",
     "STOP",
+    "TAKEN",
     "TOUCH",
     "TRAIL",
     "TRUSTED",

@@ -58,9 +58,13 @@ if not status then return {'gone', ''} end
 if not string.find(',' .. ARGV[3] .. ',', ',' .. status .. ',', 1, true) then return {'status', status} end
 if ARGV[4] ~= '0' and redis.call('SCARD', record .. ':slots') > 0 then return {'occupied', status} end
 if ARGV[4] == '2' and redis.call('SCARD', record .. ':files') > 0 then return {'files', status} end
+if status == 'launching' and to == 'ready' and redis.call('HGET', record, 'unheard') ~= '1' then
+  redis.call('LPUSH', 'launch:seconds', text(now - tonumber(redis.call('HGET', record, 'statusSince'))))
+  redis.call('LTRIM', 'launch:seconds', 0, 99)
+end
 redis.call('HSET', record, 'status', to, 'statusSince', text(now), 'reason', ARGV[5])
 if ARGV[6] ~= '' then redis.call('HSET', record, 'address', ARGV[6]) end
-if to == 'launching' then redis.call('HDEL', record, 'doomedAt') end  -- started again, it is not taken away
+if to == 'launching' then redis.call('HDEL', record, 'doomedAt', 'heldBy') end  -- started again, it is not taken away
 if to == 'ready' then
   redis.call('HDEL', record, 'unheard')
   redis.call('HSET', record, 'emptySince',
@@ -143,6 +147,27 @@ if status == 'launching' and before < tonumber(redis.call('HGET', record, 'statu
   event('machine.joined', {machine = id})
 end
 return 1
+"""
+)
+
+MACHINE_HOLD = (
+    PRELUDE
+    + """
+-- ARGV id, held ('1' or ''). A person drains it, or lets it work again: nothing but a person ends that.
+local id, held, record = ARGV[1], ARGV[2] == '1', 'machine:' .. ARGV[1]
+local status = redis.call('HGET', record, 'status')
+if not status or status == 'terminated' then return {'gone', ''} end
+if status ~= 'ready' and status ~= 'draining' then return {'status', status} end
+if not held and redis.call('HEXISTS', record, 'doomedAt') == 1 then return {'doomed', status} end
+local to = held and 'draining' or 'ready'
+if held then redis.call('HSET', record, 'heldBy', 'operator') else redis.call('HDEL', record, 'heldBy') end
+if status ~= to then
+  local reason = held and 'drained by an operator' or 'an operator wants it again'
+  redis.call('HSET', record, 'status', to, 'statusSince', text(now), 'reason', reason,
+    'emptySince', redis.call('SCARD', record .. ':slots') > 0 and '0' or text(now))
+  event('machine.' .. to, {machine = id, reason = reason})
+end
+return {'ok', to}
 """
 )
 

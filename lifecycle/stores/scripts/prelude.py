@@ -92,8 +92,9 @@ local function seat(id, machine, taken)
   local slots, record = 'machine:' .. machine .. ':slots', 'machine:' .. machine
   if taken then
     redis.call('SADD', slots, id)
-  else
-    redis.call('SREM', slots, id)
+  elseif redis.call('SREM', slots, id) == 1 then
+    redis.call('LPUSH', 'slots:released', text(now))
+    redis.call('LTRIM', 'slots:released', 0, 99)
   end
   if redis.call('EXISTS', record) == 1 then
     local empty = redis.call('HGET', record, 'emptySince') or '0'

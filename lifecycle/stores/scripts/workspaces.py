@@ -4,20 +4,22 @@ that were lost. Every answer ends with the stamp of the change, '' when nothing 
 from __future__ import annotations
 
 from lifecycle.stores.scripts.prelude import PRELUDE
+from lifecycle.stores.scripts.quotas import FAIR_USE
 
 DELETED_KEPT = 90 * 86_400  # seconds that the epoch of a deleted workspace is remembered
 
 ENSURE = (
     PRELUDE
     + """
--- ARGV id, limit, then field/value pairs of a new record
+-- ARGV id, limit (0: none), then field/value pairs of a new record
 local id = ARGV[1]
 if redis.call('EXISTS', 'workspace:' .. id) == 1 then return {'found', 0, ''} end
 local fields = {}
 for i = 3, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end
 local mine = 'user:' .. fields.userId .. ':workspaces'
 local used = redis.call('SCARD', mine)
-if used >= tonumber(ARGV[2]) then return {'limit', used, ''} end
+local bound = tonumber(ARGV[2])
+if bound > 0 and used >= bound then return {'limit', used, ''} end
 fields.createdAt, fields.statusSince, fields.asleepSince, fields.status = text(now), text(now), text(now), 'stopped'
 -- Machines remember the epochs of what was deleted, and refuse them.
 fields.epoch = redis.call('GETDEL', 'epoch:' .. id) or '0'
@@ -74,23 +76,30 @@ return {'ok', field(id, 'status'), stamp}
 
 WAKE = (
     PRELUDE
+    + FAIR_USE
     + """
--- ARGV id, boost in ms (a higher priority is an earlier arrival), priority or '', max_queue
+-- ARGV id, boost in ms (a higher priority is an earlier arrival), priority or '', bounds (JSON, see refused_start).
+-- Only what really makes it run later is held against them: asked for again it is refused nothing.
 local id, status = ARGV[1], field(ARGV[1], 'status')
-if status == '' then return {'gone', 0, ''} end
-local used = redis.call('ZCARD', 'boot:queue')
-if ASLEEP[status] and used >= tonumber(ARGV[4]) then return {'limit', used, ''} end
+if status == '' then return {'gone', '', ''} end
+local ending = status == 'stopping' or status == 'terminating'
+if ASLEEP[status] or (ending and field(id, 'next') ~= 'start') then
+  local bounds = cjson.decode(ARGV[4])
+  bounds.asleep = ASLEEP[status]
+  local refused = refused_start(field(id, 'userId'), bounds)
+  if refused then return {'limit', refused, ''} end
+end
 local urgent = ARGV[3] ~= '' and ARGV[3] ~= field(id, 'priority')
 if urgent then set(id, {priority = ARGV[3]}) end
 if ASLEEP[status] then
   enqueue(id, ARGV[2])
-elseif status == 'stopping' or status == 'terminating' then
+elseif ending then
   set(id, {next = 'start', boost = ARGV[2]})
   tell(id, 'workspace.progress', {step = 'finishing'})
 elseif urgent then
   mark(id)
 end
-return {'ok', 0, stamp}
+return {'ok', '', stamp}
 """
 )
 

@@ -51,7 +51,7 @@ class FakeStore:
             return self.rows[workspace_id], False
         used = sum(row.user_id == user_id for row in self.rows.values())
         if used >= self.max_workspaces:
-            raise LimitReached("max_workspaces_per_user", self.max_workspaces, used)
+            raise LimitReached("workspaces", self.max_workspaces, used)
         now = await self.now_ms()
         self.rows[workspace_id] = Workspace(
             workspace_id, user_id, _W.STOPPED, now, now,

@@ -104,7 +104,7 @@ async def test_the_quota_says_which_and_how_much(world: Any) -> None:
     answer = await world.call("POST", "/api/workspaces", {"userId": "ada", "name": "d"})
     assert answer.refusal == (403, "quota_exceeded")
     error = answer.error
-    assert (error["limit"], error["allowed"], error["used"]) == ("max_workspaces_per_user", 3, 3)
+    assert (error["limit"], error["allowed"], error["used"]) == ("workspaces", 3, 3)
     assert "3 of 3" in error["message"]
     assert "Retry-After" not in answer.headers
     again = await world.call("POST", "/api/workspaces", {"userId": "ada", "name": "c"})
