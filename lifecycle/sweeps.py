@@ -25,7 +25,7 @@ SILENT_AGENT = 15.0  # seconds without a report: what happens on that machine is
 LATE_GATEWAY = 2.5  # seconds without a flush, one a second being due: it has something to tell
 SILENT_GATEWAY = 10.0  # seconds without a flush: what happens on that gateway is unknown
 GATEWAY_FORGOTTEN = 3600.0
-DUE_MAX = 2000  # looks of one turn; the others come with the next
+DUE_MAX = 500  # looks of one turn; the others come with the next
 _NOTHING = policy.Facts(None)
 CLOCK_JUMP = 5.0  # seconds Redis's clock may differ from our own progress before it is strange
 
