@@ -34,6 +34,15 @@ class Notice:
     data: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """What a person wants to hear of, and where. email: "" for no mail. opt_out: type → channels ("ide",
+    "webhook", "email") that it does not come by."""
+
+    email: str = ""
+    opt_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 class Teller(Protocol):
     async def tell(
         self, workspace: Workspace, type: str, key: str, text: str, data: Mapping[str, str]

@@ -9,10 +9,13 @@ from typing import Any
 from redis.asyncio import Redis
 
 from lifecycle.model import Workspace
-from lifecycle.notices import Notice
+from lifecycle.notices import TYPES, Notice, Preferences
 from lifecycle.stores import keys
 from lifecycle.stores.connection import Scripts, asked
+from lifecycle.stores.scripts.deliveries import PREFER
 from lifecycle.stores.scripts.notices import NOTIFY
+
+_OPT_OUT = "optOut:"
 
 
 class RedisNotices:
@@ -35,6 +38,35 @@ class RedisNotices:
         if found and seq > found[-1].seq:
             seq = 0  # numbers that a Redis gave which lost them since
         return [notice for notice in found if notice.seq > seq][:limit]
+
+    async def followed(self) -> str:
+        """The newest event that notices were made from; "" before the first."""
+        return str(await asked(self._redis.get(keys.NOTICES_CURSOR)) or "")
+
+    async def follow_from(self, event_id: str) -> None:
+        await asked(self._redis.set(keys.NOTICES_CURSOR, event_id))
+
+    async def preferences(self, user_id: str) -> Preferences:
+        row = await asked(self._redis.hgetall(keys.preferences(user_id)))
+        out = {
+            name.removeprefix(_OPT_OUT): tuple(value.split())
+            for name, value in row.items()
+            if name.startswith(_OPT_OUT)
+        }
+        return Preferences(row.get("email", ""), out)
+
+    async def prefer(
+        self,
+        user_id: str,
+        email: str | None = None,
+        opt_out: Mapping[str, Sequence[str]] | None = None,
+    ) -> Preferences:
+        """Write down what is given: an address ("" for none), every type's channels that are not wanted."""
+        pairs = []
+        for type in TYPES if opt_out is not None else ():
+            pairs += [_OPT_OUT + type, " ".join(sorted(set((opt_out or {}).get(type, ()))))]
+        await self._scripts.run(PREFER, user_id, "-" if email is None else email, *pairs)
+        return await self.preferences(user_id)
 
 
 def _notice(workspace_id: str, row: Mapping[str, Any]) -> Notice:
