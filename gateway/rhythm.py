@@ -106,16 +106,16 @@ def sample(window: int) -> int:
 def line(samples: bytes | bytearray) -> int:
     """The score (sixteenths of a moment) from which on it is activity, above a floor of these samples.
 
-    On a silent connection 2.5 moments: typing 2 a second for five seconds, but no burst of two. Else
-    3.5: what several timers come to that happen to meet, and less than 3 keys a second.
+    On a connection that is mostly silent 2.5 moments: typing 2 a second for five seconds, but no burst of
+    two. Else 3.5 and more: what several timers come to that happen to meet, and less than 3 keys a second.
     """
-    ranked = sorted(samples) or [0]
+    ranked = sorted(samples)
     floor, upper = ranked[len(ranked) // 4], ranked[len(ranked) * 3 // 4]
     if not upper:
         return 40
     low = max(0, floor - 1) / 2  # moments
-    uneven = min(2.0, (upper - max(floor, 1)) / 4)
-    return int(16 * (low + 3.5 + 0.5 * low**0.5 + uneven))
+    uneven = min(1.5, (upper - max(floor, 1)) / 4)
+    return int(16 * (low + 3.5 + 0.4 * low**0.5 + uneven))
 
 
 def judge(
