@@ -25,6 +25,7 @@ from gateway.balancer import BalancerError
 from gateway.control import Control
 from gateway.entrance import Entrance
 from gateway.entry import Codes
+from gateway.dashboard import SAMPLE, Dashboard
 from gateway.front import Front, not_found
 from gateway.gauges import INTERVAL, Gauges
 from gateway.heartbeats import Heartbeats
@@ -34,6 +35,7 @@ from gateway.metrics import Metrics
 from gateway.openapi import document
 from gateway.progress import Progress
 from gateway.proxy import HttpProxy
+from gateway.operators import Operators
 from gateway.routes import Routes
 from gateway.settings import Settings
 from gateway.shared import put_back
@@ -107,6 +109,10 @@ class Application:
         )
         self._gauges = Gauges(self._metrics, self._store, self._fleet, manager.leads)
         self._routes = Routes(self._store)
+        self._usage = RedisUsage(self._redis)
+        self._dashboard = Dashboard(
+            self._store, self._fleet, self._signals, self._usage, self._inquiry.eta, self._prices
+        )
         self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -138,6 +144,7 @@ class Application:
         self._spawn(every(INTERVAL, self._gauges.refresh))
         self._spawn(every(PUT_BACK, self._put_back))
         if self._settings.lifecycle == "on":
+        self._spawn(every(SAMPLE, self._dashboard.sample))
             self._spawn(self._manager.run())
         if self._balancer is not None:
             self._spawn(every(REGISTER, self._register))
@@ -239,7 +246,7 @@ class Application:
     # What answers where
 
     def _base_app(self) -> Starlette:
-        entrance = self._entrance
+        entrance, operators = self._entrance, Operators(self._entrance)
         opened = visits.open_workspace(
             self._store,
             entrance.person,
@@ -254,6 +261,9 @@ class Application:
                 Route("/open/{id}", opened),
                 Mount(pages.BASE_ASSETS, pages.Assets()),
             ],
+                Route("/dashboard", operators.page),
+                Route("/dashboard/enter", operators.enter, methods=["POST"]),
+                Route("/dashboard/leave", operators.leave, methods=["POST"]),
             exception_handlers={404: not_found},
         )
 
@@ -294,7 +304,7 @@ class Application:
             fleet=self._fleet,
             history=self._signals.history,
             subscription=self._news.subscription,
-            usage=RedisUsage(self._redis),
+            usage=self._usage,
             health=self,
             keys=RedisIdempotencyKeys(self._redis),
             identify=self._entrance.identify,
@@ -315,6 +325,7 @@ class Application:
         )
 
     async def ready(self) -> tuple[bool, Sequence[str]]:
+            dashboard=self._dashboard,
         """Take traffic? Not while draining, nor when Redis has been away for too long."""
         reasons = ["draining"] if self._draining else []
         away = asyncio.get_running_loop().time() - self._heartbeats.flushed_at

@@ -4,7 +4,8 @@ Errors: BadCookies (two cookies of one of our names: somebody may have planted o
 
 Three credentials, each signed with a salt of its own so that none passes for another:
 a home cookie {user} on the base host, a cookie {workspace, user} on each workspace's host,
-and a bearer token {workspace, user} for clients that are no browser. The API key is a fourth.
+and a bearer token {workspace, user} for clients that are no browser. The API key is a fourth, and whoever
+has shown it on the dashboard gets an operator's cookie {key} on the base host, good while that key is.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 HOME_COOKIE = "ide-gateway-home"
 WORKSPACE_COOKIE = "ide-gateway"
+OPERATOR_COOKIE = "ide-gateway-operator"
 OWN_COOKIE_NAMES = frozenset(
-    prefix + name for prefix in ("", "__Host-") for name in (HOME_COOKIE, WORKSPACE_COOKIE)
+    prefix + name
+    for prefix in ("", "__Host-")
+    for name in (HOME_COOKIE, WORKSPACE_COOKIE, OPERATOR_COOKIE)
 )
 """Every name we ever use, under http and https: none of them travels to or from a workspace."""
 
@@ -38,9 +42,9 @@ class BadCookies(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """Holds the API key."""
+    """Holds the API key, or the cookie of somebody who has shown it."""
 
-    by_cookie: ClassVar[bool] = False
+    by_cookie: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +101,29 @@ def may(principal: Principal, user_id: str) -> bool:
 
 
 def identify_base(
-    headers: Headers, keys: Keys, *, https: bool, max_age: float, now: float
+    headers: Headers,
+    keys: Keys,
+    *,
+    https: bool,
+    max_age: float,
+    now: float,
+    as_operator: bool = False,
 ) -> Admin | Person | Nobody:
-    """Who calls on the base host. A bearer decides alone: a wrong one is not saved by a cookie."""
+    """Who calls on the base host. A bearer decides alone: a wrong one is not saved by a cookie.
+
+    as_operator: it is the dashboard that calls. On the other pages the same browser is the person that its
+    home cookie says.
+    """
     headers = list(headers)
     credential = bearer(headers)
     if credential is not None:
-        return Admin() if _is_api_key(credential, keys) else Nobody()
+        return Admin() if is_api_key(credential, keys) else Nobody()
+    if as_operator:
+        cookie = _cookie(headers, cookie_name(OPERATOR_COOKIE, https))
+        claims = _verify(cookie, "operator cookie", keys, max_age, now)
+        if claims and hmac.compare_digest(claims["key"], _digest(keys.api_key)):
+            return Admin(by_cookie=True)
+        return Nobody()
     cookie = _cookie(headers, cookie_name(HOME_COOKIE, https))
     claims = _verify(cookie, "home cookie", keys, max_age, now)
     return Person(claims["user"]) if claims else Nobody()
@@ -135,7 +155,7 @@ def authorization_is_ours(headers: Headers, keys: Keys) -> bool:
     """Does Authorization hold the API key or a token of ours, valid or not? Then it stays with us."""
     credential = bearer(headers)
     return credential is not None and (
-        credential.startswith(TOKEN_PREFIX) or _is_api_key(credential, keys)
+        credential.startswith(TOKEN_PREFIX) or is_api_key(credential, keys)
     )
 
 
@@ -182,6 +202,11 @@ def make_home_cookie(user: str, keys: Keys, *, now: float) -> str:
     return _sign({"user": user}, "home cookie", keys, now)
 
 
+def make_operator_cookie(keys: Keys, *, now: float) -> str:
+    """Another API key ends it."""
+    return _sign({"key": _digest(keys.api_key)}, "operator cookie", keys, now)
+
+
 def make_workspace_cookie(workspace: str, user: str, keys: Keys, *, now: float) -> str:
     return _sign({"workspace": workspace, "user": user}, "workspace cookie", keys, now)
 
@@ -193,11 +218,13 @@ def make_workspace_token(workspace: str, user: str, keys: Keys, *, now: float) -
 
 
 def set_cookie(name: str, value: str, *, https: bool, max_age: float) -> str:
-    """A Set-Cookie value, host-only. name: HOME_COOKIE or WORKSPACE_COOKIE. max_age: seconds, 0 clears it."""
+    """A Set-Cookie value, host-only. name: one of ours. max_age: seconds, 0 clears it. An operator comes from
+    nowhere but the dashboard itself."""
     secure = "; Secure" if https else ""
+    same_site = "Strict" if name == OPERATOR_COOKIE else "Lax"
     return (
         f"{cookie_name(name, https)}={value}; Path=/; Max-Age={int(max_age)}; "
-        f"HttpOnly; SameSite=Lax{secure}"
+        f"HttpOnly; SameSite={same_site}{secure}"
     )
 
 
@@ -215,10 +242,15 @@ def _cookie(headers: Headers, name: str) -> str:
     return values[0].decode("latin-1") if values else ""
 
 
-def _is_api_key(credential: str, keys: Keys) -> bool:
+def is_api_key(credential: str, keys: Keys) -> bool:
+    """In a time that tells nothing of the key."""
     # Hashed first: compare_digest takes its time from the length too.
     given, real = (hashlib.sha256(text.encode()).digest() for text in (credential, keys.api_key))
     return hmac.compare_digest(given, real) and keys.api_key != ""
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(b"operator " + key.encode()).hexdigest()[:32]
 
 
 def _serializer(purpose: str, keys: Keys) -> URLSafeSerializer:

@@ -12,6 +12,10 @@ from gateway.entry import Codes
 from gateway.hosts import Base, PublicUrl, WorkspaceHost, origin_of
 from lifecycle.model import Workspace
 
+AS_OPERATOR = "x-ide-gateway-operator"
+"""A header of the dashboard's own calls: its cookie decides, not the home page's."""
+
+DASHBOARD = "/api/dashboard"
 HOME_CODE_TTL = 600.0  # seconds; only for the code that serve prints on the terminal
 
 
@@ -27,13 +31,42 @@ class Entrance:
 
     def identify(self, request: Request) -> Principal:
         """Who calls on the base host. Raises BadCookies."""
-        return auth.identify_base(
-            request.scope["headers"],
+        return self._identify(request, as_operator=AS_OPERATOR in request.headers)
+
+    def operator(self, request: Request) -> bool:
+        """Whether an operator looks at the dashboard."""
+        try:
+            return isinstance(self._identify(request, as_operator=True), auth.Admin)
+        except auth.BadCookies:
+            return False
+
+    def _identify(self, request: Request, as_operator: bool) -> Principal:
+        """The dashboard's own stream can carry no header, so its path says whose it is."""
+        headers = request.scope["headers"]
+        who = auth.identify_base(
+            headers,
             self._keys,
             https=self._public.https,
             max_age=self._entry_ttl,
             now=time.time(),
+            as_operator=as_operator or request.url.path == DASHBOARD,
         )
+        sibling = isinstance(who, auth.Admin) and who.by_cookie
+        if sibling and not auth.check_reader(headers, origin_of(Base(), self._public)):
+            return auth.Nobody()
+        return who
+
+    def is_key(self, text: str) -> bool:
+        return auth.is_api_key(text, self._keys)
+
+    def operator_cookie(self) -> str:
+        """A Set-Cookie value."""
+        value = auth.make_operator_cookie(self._keys, now=time.time())
+        return self._set_cookie(auth.OPERATOR_COOKIE, value)
+
+    def operator_leaves(self) -> str:
+        """A Set-Cookie value that takes the operator's cookie away."""
+        return auth.set_cookie(auth.OPERATOR_COOKIE, "", https=self._public.https, max_age=0)
 
     def person(self, request: Request) -> str | None:
         """The user whose home cookie this is."""

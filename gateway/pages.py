@@ -143,6 +143,17 @@ def home_page(user: str) -> Page:
     return Page("home.html", 200, "Your workspaces · ide-gateway", {"user": user})
 
 
+def dashboard() -> Page:
+    """For an operator who has shown the key."""
+    return Page("dashboard.html", 200, "Dashboard · ide-gateway")
+
+
+def operator_sign_in(status: int = 401, problem: str = "", retry_after: int = 0) -> Page:
+    """The form that asks for the API key. problem: what was wrong with the last try."""
+    fields = {"problem": problem, "problem_hidden": "" if problem else "hidden"}
+    return Page("operator.html", status, "Operator · ide-gateway", fields, retry_after)
+
+
 def _message(
     status: int, heading: str, message: str, link: str = "", label: str = "", retry_after: int = 0
 ) -> Page:

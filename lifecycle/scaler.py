@@ -64,7 +64,8 @@ def scale(
     awake = [m for m in [*coming, *of[MachineStatus.READY]] if m.id not in asleep]
     have = len(awake) + len(back)
     missing = max(0, want - have)
-    undrain = tuple(m.id for m in of[MachineStatus.DRAINING] if not m.doomed_at_ms)[:missing]
+    draining = of[MachineStatus.DRAINING]
+    undrain = tuple(m.id for m in draining if not (m.doomed_at_ms or m.held_by))[:missing]
     stopped = tuple(m.id for m in of[MachineStatus.STOPPED] if m.id not in own)
     revive = stopped[: missing - len(undrain)]
     # A lost machine keeps its place under the bound: it may still come back.

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.api import answers as a
 from gateway.api import bodies as b
-from gateway.api import events, fleet, health, joining, usage
+from gateway.api import dashboard, events, fleet, health, joining, usage
 from gateway.api import workspaces as w
 from gateway.api.operation import Endpoint, Operation, UnknownPath
 from gateway.api.parts import Entry, Parts
@@ -27,7 +27,7 @@ _TEXT, _STREAM = "text/plain", "text/event-stream"
 
 def operations() -> tuple[Operation, ...]:
     """Every call. Paths that have several methods stand together."""
-    told = events.EventCalls()
+    told, seen = events.EventCalls(), dashboard.DashboardCalls()
     of = Operation
     return (
         of("GET", "/api/workspaces", w.listing, "List workspaces, newest first", "person", _WS,
@@ -63,6 +63,13 @@ def operations() -> tuple[Operation, ...]:
            "public", {200: a.JoinAnswer}, b.Join, errors=(401, 404, 409, 503)),
         of("POST", "/api/machines/{id}/report", joining.report, "A machine says that it is there",
            "machine", {200: a.Empty}, b.MachineReport, errors=(404,)),
+        of("POST", "/api/machines/{id}/drain", dashboard.drain, "Nothing new comes to it", "admin",
+           {200: a.MachineAnswer}, b.Nothing, errors=(404, 409)),
+        of("POST", "/api/machines/{id}/undrain", dashboard.undrain, "It works again", "admin",
+           {200: a.MachineAnswer}, b.Nothing, errors=(404, 409)),
+        of("GET", "/api/dashboard", seen.get, "Everything at a glance; live as an event stream",
+           "admin", {200: a.DashboardAnswer}, errors=(503,),
+           media_types=("application/json", _STREAM)),
         of("GET", "/api/pool", fleet.pool, "The scaler's last decision with its inputs", "admin",
            {200: a.PoolAnswer}),
         of("GET", "/api/usage", usage.usage, "Metered usage in a month, and its cost",

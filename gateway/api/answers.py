@@ -226,6 +226,83 @@ class ReadyAnswer(Answer):
 class Problem(Answer):
     """retryAfter: seconds. limit, allowed, used: which bound refused it. field: which one is wrong."""
 
+class GatewaySessions(Answer):
+    gateway: str
+    sessions: int
+    last_seen_at: int
+
+
+class LiveSessions(Answer):
+    total: int
+    gateways: list[GatewaySessions]
+
+
+class Seat(Answer):
+    """A workspace in a slot."""
+
+    workspace_id: str
+    user_id: str
+    name: str
+    status: WorkspaceStatus
+    running_since: int | None
+    pinned: bool
+
+
+class MachineNow(MachineAnswer):
+    """held: an operator drains it. doomedAt: its pool takes it away then."""
+
+    machine_class: str
+    held: bool
+    doomed_at: int | None
+    seats: list[Seat]
+
+
+class Waiting(Answer):
+    workspace_id: str
+    user_id: str
+    name: str
+    priority: str
+    since: int
+    position: int
+    eta_seconds: int
+
+
+class CostNow(Answer):
+    """perHour: of all that runs and is stored now. monthToDate: null with too many users to sum them here."""
+
+    currency: str
+    per_hour: float
+    month: str
+    month_to_date: float | None
+
+
+class Sample(Answer):
+    """A point of the charts. slots: of ready machines."""
+
+    at: int
+    sessions: int
+    running: int
+    queued: int
+    machines: int
+    slots: int
+
+
+class DashboardAnswer(Answer):
+    """cost: null while there are no prices. events: newest first. series: of the gateway that answers, oldest
+    first. machines, queue: bounded; machinesTotal counts them all."""
+
+    at: int
+    sessions: LiveSessions
+    workspaces: dict[str, int]
+    machines: list[MachineNow]
+    machines_total: int
+    queue: list[Waiting]
+    scaler: PoolAnswer
+    cost: CostNow | None
+    events: list[EventAnswer]
+    series: list[Sample]
+
+
     code: str
     message: str
     retry_after: int | None = None

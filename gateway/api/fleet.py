@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from gateway.api.answers import MeAnswer, PoolAnswer
 from gateway.api.operation import Call, Reply
 from gateway.api.showing import machine_answer
@@ -12,8 +15,12 @@ async def machines(call: Call) -> Reply:
 
 
 async def pool(call: Call) -> Reply:
-    decision = await call.parts.fleet.pool_decision()
-    return Reply(200, PoolAnswer.model_validate({_camel(k): v for k, v in decision.items()}))
+    return Reply(200, decision_answer(await call.parts.fleet.pool_decision()))
+
+
+def decision_answer(decision: Mapping[str, Any]) -> PoolAnswer:
+    """The scaler's own names, as the API spells names."""
+    return PoolAnswer.model_validate({_camel(k): v for k, v in decision.items()})
 
 
 async def me(call: Call) -> Reply:

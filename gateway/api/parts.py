@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from starlette.requests import Request
 
+from gateway.api.answers import DashboardAnswer
+from gateway.api.limits import Limits
 from gateway.auth import Admin, Nobody, Person
 from lifecycle.agent.contract import Manifest, Report
 from lifecycle.joining import Joining
@@ -43,6 +45,9 @@ class Fleet(Protocol):
 
     async def pool_decision(self) -> Mapping[str, Any]:
         """The scaler's last decision with its inputs; empty before the first."""
+    async def hold(self, machine_id: str, held: bool) -> None:
+        """An operator drains it, or lets it work again. Raises Conflict."""
+
 
 
 class UsageReader(Protocol):
@@ -58,6 +63,14 @@ class UsageReader(Protocol):
 
 class Health(Protocol):
     async def ready(self) -> tuple[bool, Sequence[str]]:
+class Looks(Protocol):
+    async def account(self) -> DashboardAnswer:
+        """As of a moment ago."""
+
+    def follow(self) -> AsyncGenerator[DashboardAnswer, None]:
+        """One now, and the next as they come."""
+
+
         """Take traffic? If not, why, in words for an operator."""
 
 
@@ -115,5 +128,7 @@ class Parts:
     idle_timeout: float = 3600
     retention: float = 86400
     metrics_token: str = ""
+    dashboard: Looks
+    """Everything at a glance."""
     keep_alive: float = 15
     """Seconds between comments on a silent event stream."""

@@ -130,6 +130,24 @@ class RedisFleet:
         replaces a later one. False when it is gone."""
         return bool(await self._scripts.run(scripts.MACHINE_DOOM, machine.id, at_ms, reason))
 
+    async def hold(self, machine_id: str, held: bool) -> None:
+        """A person drains it: nothing new comes to it, and only a person lets it work again. Safe to
+        repeat. Raises Conflict when there is no such machine, or it does not work."""
+        outcome, status = await self._scripts.run(
+            scripts.MACHINE_HOLD, machine_id, "1" if held else ""
+        )
+        if outcome == "gone":
+            raise Conflict(f"there is no machine {machine_id}")
+        if outcome == "doomed":
+            raise Conflict(
+                f"machine {machine_id} is taken away by its pool: it stays drained", status
+            )
+        if outcome != "ok":
+            raise Conflict(
+                f"machine {machine_id} is {status}: only a ready or draining one can be held",
+                status,
+            )
+
     async def change(
         self,
         machine: Machine,

@@ -57,6 +57,7 @@ def test_the_contract_is_there() -> None:
         POST /workspace/update · POST /api/workspaces/{id}/enter
         GET /api/workspaces/{id}/activity · GET /api/machines · GET /api/pool · GET /api/usage
         POST /api/machines/join · POST /api/machines/{id}/report
+        POST /api/machines/{id}/drain · POST /api/machines/{id}/undrain · GET /api/dashboard
         GET /api/events · GET /api/me · GET /api/openapi.json · GET /healthz · GET /readyz
         GET /metrics
     """

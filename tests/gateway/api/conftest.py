@@ -106,6 +106,7 @@ class World:
     notices: list[tuple[str, str, int]] = field(default_factory=list)
     fails: Exception | None = None
     """What snapshot and purge raise."""
+    dashboard: Any = None
     prices: Any = field(
         default_factory=lambda: pricing.read(
             'currency = "EUR"\n[running]\ndefault = 0.6\nbig = 6\n[stored]\ngib-month = 7.3'
@@ -135,6 +136,7 @@ class World:
             openapi=DOCUMENT,
             noticed=self._noticed,
             prices=self.prices,
+            dashboard=self.dashboard,
         )
 
     async def bring(

@@ -161,6 +161,7 @@ class AwayStore:
 class FakeFleet:
     def __init__(self) -> None:
         self.decision: dict[str, Any] = {}
+        self.held: list[tuple[str, bool]] = []
 
     async def machines(self) -> list[Machine]:
         return [
@@ -169,6 +170,12 @@ class FakeFleet:
                 address="127.0.0.1:4711", token="machine-token", occupied=2, reason="",
             )
         ]  # fmt: skip
+
+    async def machine(self, machine_id: str) -> Machine | None:
+        return next((m for m in await self.machines() if m.id == machine_id), None)
+
+    async def hold(self, machine_id: str, held: bool) -> None:
+        self.held.append((machine_id, held))
 
     async def pool_decision(self) -> dict[str, Any]:
         return self.decision

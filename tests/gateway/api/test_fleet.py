@@ -19,3 +19,12 @@ async def test_the_pool_tells_its_last_decision_with_its_inputs(alone: Any) -> N
     alone.fleet.decision = {"at_ms": 5, "want": 3, "have": 2, "warm_slots": 1, "drain": ["m-1"]}
     answer = await alone.call("GET", "/api/pool")
     assert answer.json == {"at": 5, "want": 3, "have": 2, "warmSlots": 1, "drain": ["m-1"]}
+
+
+async def test_an_operator_drains_a_machine(alone: Any) -> None:
+    assert (await alone.call("POST", "/api/machines/m-1/drain")).json["instanceId"] == "m-1"
+    await alone.call("POST", "/api/machines/m-1/undrain")
+    assert alone.fleet.held == [("m-1", True), ("m-1", False)]
+    assert (await alone.call("POST", "/api/machines/m-9/drain")).refusal == (404, "not_found")
+    refused = await alone.call("POST", "/api/machines/m-1/drain", user="ada")
+    assert refused.refusal == (403, "forbidden")
