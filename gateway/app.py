@@ -23,9 +23,9 @@ from gateway.api.parts import Parts
 from gateway.assembly import Manager, prices_of, sound, target_group
 from gateway.balancer import BalancerError
 from gateway.control import Control
+from gateway.dashboard import SAMPLE, Dashboard
 from gateway.entrance import Entrance
 from gateway.entry import Codes
-from gateway.dashboard import SAMPLE, Dashboard
 from gateway.front import Front, not_found
 from gateway.gauges import INTERVAL, Gauges
 from gateway.heartbeats import Heartbeats
@@ -33,9 +33,9 @@ from gateway.hosts import PublicUrl, WorkspaceHost, origin_of
 from gateway.inquiry import MACHINE_LEAD, Inquiry
 from gateway.metrics import Metrics
 from gateway.openapi import document
+from gateway.operators import Operators
 from gateway.progress import Progress
 from gateway.proxy import HttpProxy
-from gateway.operators import Operators
 from gateway.routes import Routes
 from gateway.settings import Settings
 from gateway.shared import put_back
@@ -107,12 +107,12 @@ class Application:
             self._signals.trusted_since_ms,
             max_tabs=settings.max_sessions,
         )
-        self._gauges = Gauges(self._metrics, self._store, self._fleet, manager.leads)
-        self._routes = Routes(self._store)
         self._usage = RedisUsage(self._redis)
         self._dashboard = Dashboard(
             self._store, self._fleet, self._signals, self._usage, self._inquiry.eta, self._prices
         )
+        self._gauges = Gauges(self._metrics, self._store, self._fleet, manager.leads)
+        self._routes = Routes(self._store)
         self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -142,9 +142,9 @@ class Application:
         self._spawn(self._news.run())
         self._spawn(self._heartbeats.run())
         self._spawn(every(INTERVAL, self._gauges.refresh))
+        self._spawn(every(SAMPLE, self._dashboard.sample))
         self._spawn(every(PUT_BACK, self._put_back))
         if self._settings.lifecycle == "on":
-        self._spawn(every(SAMPLE, self._dashboard.sample))
             self._spawn(self._manager.run())
         if self._balancer is not None:
             self._spawn(every(REGISTER, self._register))
@@ -259,11 +259,11 @@ class Application:
                 Route("/", visits.home(entrance.person)),
                 Route("/enter", visits.enter(self._codes.redeem, entrance.home_cookie)),
                 Route("/open/{id}", opened),
-                Mount(pages.BASE_ASSETS, pages.Assets()),
-            ],
                 Route("/dashboard", operators.page),
                 Route("/dashboard/enter", operators.enter, methods=["POST"]),
                 Route("/dashboard/leave", operators.leave, methods=["POST"]),
+                Mount(pages.BASE_ASSETS, pages.Assets()),
+            ],
             exception_handlers={404: not_found},
         )
 
@@ -318,6 +318,7 @@ class Application:
             noticed=self._manager.noticed,
             metrics=self._metrics.render,
             openapi=document(api.operations(), __version__, cookie),
+            dashboard=self._dashboard,
             idle_timeout=settings.idle_timeout,
             retention=settings.retention,
             metrics_token=settings.metrics_token,
@@ -325,7 +326,6 @@ class Application:
         )
 
     async def ready(self) -> tuple[bool, Sequence[str]]:
-            dashboard=self._dashboard,
         """Take traffic? Not while draining, nor when Redis has been away for too long."""
         reasons = ["draining"] if self._draining else []
         away = asyncio.get_running_loop().time() - self._heartbeats.flushed_at

@@ -11,7 +11,6 @@ from typing import Any, Literal, Protocol
 from starlette.requests import Request
 
 from gateway.api.answers import DashboardAnswer
-from gateway.api.limits import Limits
 from gateway.auth import Admin, Nobody, Person
 from lifecycle.agent.contract import Manifest, Report
 from lifecycle.joining import Joining
@@ -43,11 +42,11 @@ class Fleet(Protocol):
     async def observe(self, machine_id: str, instance: str, zone: str) -> None:
         """What its cloud calls it, and its place; "" is no news."""
 
-    async def pool_decision(self) -> Mapping[str, Any]:
-        """The scaler's last decision with its inputs; empty before the first."""
     async def hold(self, machine_id: str, held: bool) -> None:
         """An operator drains it, or lets it work again. Raises Conflict."""
 
+    async def pool_decision(self) -> Mapping[str, Any]:
+        """The scaler's last decision with its inputs; empty before the first."""
 
 
 class UsageReader(Protocol):
@@ -61,8 +60,6 @@ class UsageReader(Protocol):
         """Users with intervals that end after since_ms, or are open, by name."""
 
 
-class Health(Protocol):
-    async def ready(self) -> tuple[bool, Sequence[str]]:
 class Looks(Protocol):
     async def account(self) -> DashboardAnswer:
         """As of a moment ago."""
@@ -71,6 +68,8 @@ class Looks(Protocol):
         """One now, and the next as they come."""
 
 
+class Health(Protocol):
+    async def ready(self) -> tuple[bool, Sequence[str]]:
         """Take traffic? If not, why, in words for an operator."""
 
 
@@ -121,6 +120,8 @@ class Parts:
     """Machines' credentials."""
     metrics: Callable[[], bytes]
     openapi: Mapping[str, Any]
+    dashboard: Looks
+    """Everything at a glance."""
     noticed: Callable[[str, str, int], Awaitable[None]] = _unnoticed
     """A machine's cloud told it ("spot", "rebalance") that it will be taken away, at that time."""
     prices: Prices | None = None
@@ -128,7 +129,5 @@ class Parts:
     idle_timeout: float = 3600
     retention: float = 86400
     metrics_token: str = ""
-    dashboard: Looks
-    """Everything at a glance."""
     keep_alive: float = 15
     """Seconds between comments on a silent event stream."""
