@@ -18,7 +18,9 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from gateway import __version__, api, auth, closing, pages, visits
+from gateway.admission import Admission
 from gateway.api.idempotency import RedisIdempotencyKeys
+from gateway.api.limits import Limits
 from gateway.api.parts import Parts
 from gateway.assembly import Manager, prices_of, sound, target_group
 from gateway.balancer import BalancerError
@@ -281,6 +283,11 @@ class Application:
             upstream_header=self._settings.workspace_upstream_header,
             proxy=self._proxy,
             heartbeats=self._heartbeats,
+            admission=Admission(
+                self._manager.quotas,
+                lambda plan: self._manager.plans.of(plan).quota,
+                self._settings.max_sessions_per_user,
+            ),
             metrics=self._metrics,
             visit=visits.visit(store, progress, entrance.home),
             unanswered=visits.visit(store, progress, entrance.home, unanswered=True),
@@ -323,6 +330,9 @@ class Application:
             retention=settings.retention,
             metrics_token=settings.metrics_token,
             prices=self._prices,
+            limits=Limits(settings.api_rate),
+            plans=self._manager.plans,
+            taken=self._manager.quotas.taken,
         )
 
     async def ready(self) -> tuple[bool, Sequence[str]]:

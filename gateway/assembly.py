@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from gateway.balancer import BalancerError, TargetGroup
 from gateway.exits import ConfigurationError, DependencyMissing
 from gateway.settings import Settings
-from lifecycle import plans, pricing
+from lifecycle import fair_use, plans, pricing
 from lifecycle.actions import Actions, Plan
 from lifecycle.agents import Agents
 from lifecycle.aws import Clients
@@ -56,8 +56,9 @@ from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.keys import TOLD
 from lifecycle.stores.notices import RedisNotices
 from lifecycle.stores.postgresql import PostgresRecords
+from lifecycle.stores.quotas import RedisQuotas
 from lifecycle.stores.recorded import RecordedStore
-from lifecycle.stores.redis import RedisStore
+from lifecycle.stores.redis import Bounds, RedisStore
 from lifecycle.stores.signals import RedisSignals
 from lifecycle.telemetry import SinkError
 from lifecycle.telemetry import reporter as reporters
@@ -99,7 +100,11 @@ class Manager:
         self.clients = Clients(settings.aws_region)
         self.redis: Redis = connect(redis_url)
         self.joining = Joining(signing_key)
-        self.store = _store(settings, self.redis, self.clients)
+        self.plans = Plans(_default_plan(settings))
+        self.store = _store(
+            settings, self.redis, self.clients, lambda name: self.plans.of(name).quota
+        )
+        self.quotas = RedisQuotas(self.redis)
         self.fleet = RedisFleet(self.redis, self.joining.token)
         self.signals = RedisSignals(self.redis)
         self.news = News(self.signals)
@@ -112,7 +117,6 @@ class Manager:
         self.evacuation = Evacuation(
             self.store, self.fleet, self.signals, lambda: self.loops.hurry()
         )
-        self.plans = Plans(_default_plan(settings))
         self.notices = RedisNotices(self.redis)
         self.loops = Loops(
             self.store, self.fleet, self.signals, self.news, self.pool, self.agents,
@@ -139,6 +143,9 @@ class Manager:
     def policy_of(self, workspace: Workspace) -> Policy:
         """How long that workspace lives."""
         return self.plans.of(workspace.plan).policy
+
+    def _fair_use(self) -> fair_use.FairUse:
+        return fair_use.FairUse(self.store, self.quotas, self.notices, self.plans)
 
     def leads(self) -> bool:
         """Whether this process runs the loops."""
@@ -173,6 +180,7 @@ class Manager:
         """Everything that one process at a time does, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.loops.lead())
+            group.create_task(every(fair_use.INTERVAL, self._fair_use().tick))
             if self._feed is not None:
                 group.create_task(Listening(self._feed, self.evacuation.notice).run())
             if self._herald is not None:
@@ -193,6 +201,7 @@ class Manager:
             if self._feed is not None:
                 await _logged("feed", Listening(self._feed, self.evacuation.notice).turn(0))
             await self.loops.once()
+            await _logged("quotas", self._fair_use().tick())
             await self._catch_up(before)
             for part in (self._herald, self._reporter):
                 if part is not None:
@@ -295,11 +304,15 @@ async def _logged(part: str, work: Awaitable[_T]) -> None:
         log.warning("turn.incomplete", part=part, why=str(error))
 
 
-def _store(settings: Settings, redis: Redis, clients: Clients) -> RedisStore:
-    bounds = {
-        "max_workspaces_per_user": settings.max_workspaces_per_user,
-        "max_queue": settings.max_queue,
-    }
+def _store(
+    settings: Settings, redis: Redis, clients: Clients, quota_of: Callable[[str], Quota]
+) -> RedisStore:
+    bounds = Bounds(
+        max_queue=settings.max_queue,
+        max_starting=settings.max_starting,
+        start_rate=settings.start_rate,
+        quota_of=quota_of,
+    )
     kind, _, name = settings.store.partition(":")
     if kind == "redis":
         return RedisStore(redis, **bounds)

@@ -133,6 +133,8 @@ def _success(row: Operation, status: int) -> dict[str, Any]:
 def _problems(row: Operation) -> list[int]:
     """What the operation names, and what its way through the API brings along."""
     found = set(row.errors)
+    if row.path.startswith("/api"):
+        found.add(429)
     if row.access != "public":
         found |= {400, 401, 503}
     if row.access == "admin" or row.method in CHANGING:

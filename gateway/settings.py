@@ -256,7 +256,7 @@ class Settings(BaseModel):
     max_sessions: int = _count(8000, "Sessions per gateway process; more are told 1013")
     max_sessions_per_user: int = _count(100, "Sessions per user; more are told 4429")
     max_workspaces_per_user: int = _count(20, "Workspaces per user")
-    max_queue: int = _count(1000, "Workspaces waiting to boot; more are told to come back")
+    max_queue: int = _count(1000, "Workspaces waiting to boot; more are told to come back", least=0)
     lease_ttl: float = _seconds(6, "A lifecycle lease not renewed for this long is free")
     entry_ttl: float = _seconds(86400, "Life of a cookie or workspace token")
     code_ttl: float = _seconds(30, "Life of a one-use entry code", gt=0, le=30)

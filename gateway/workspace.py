@@ -19,12 +19,14 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import auth, closing, headers, pages, shell
+from gateway.admission import Admission
 from gateway.heartbeats import Heartbeats, TooManySessions
 from gateway.hosts import Base, PortHost, PublicUrl, WorkspaceHost, host_of, label_of, origin_of
 from gateway.metrics import Metrics
 from gateway.proxy import HttpProxy, UpstreamDown
 from gateway.relay import hand_over, refuse
 from gateway.routes import Routes
+from gateway.tunnel import Session
 from gateway.upgrade import UpstreamError, UpstreamRefused, open_upstream
 from gateway.visits import WorkspaceEndpoint, here_of, is_navigation, is_prefetch, is_visit
 from lifecycle.model import Workspace, WorkspaceStatus
@@ -74,6 +76,7 @@ class WorkspaceApp:
         upstream_header: str,
         proxy: HttpProxy,
         heartbeats: Heartbeats,
+        admission: Admission,
         metrics: Metrics,
         visit: WorkspaceEndpoint,
         unanswered: WorkspaceEndpoint,
@@ -93,6 +96,7 @@ class WorkspaceApp:
         self._proxy, self._heartbeats, self._metrics = proxy, heartbeats, metrics
         self._visit, self._unanswered = visit, unanswered
         self._ours, self._enter, self._assets = ours, enter, assets
+        self._admission = admission
         self._ports, self._control, self._shell = ports, control, shell
 
     async def __call__(
@@ -337,32 +341,41 @@ class WorkspaceApp:
             await refuse(scope, receive, send, full.close)
             return
         try:
+            await self._admission.admit(session, workspace.plan)
             upstream = await open_upstream(
                 target.host,
                 target.port,
                 _target(scope),
                 self._headers(scope, place, target.extra),
             )
+        except TooManySessions as full:
+            self._ended(session, 0)
+            await refuse(scope, receive, send, full.close)
+            return
         except UpstreamRefused as refused:
-            self._heartbeats.ended(session, 0)
+            self._ended(session, 0)
             await _reject(send, refused.status, refused.body, self._back(refused.headers))
             return
         except UpstreamError as error:
-            self._heartbeats.ended(session, 0)
+            self._ended(session, 0)
             log.warning("relay.upstream_down", workspace=workspace.id, why=str(error))
             await refuse(scope, receive, send, closing.UPSTREAM_LOST)
             return
         except BaseException:
-            self._heartbeats.ended(session, 0)
+            self._ended(session, 0)
             raise
         hand_over(
             scope,
             upstream,
             session,
             response_headers=self._back(upstream.headers),
-            on_end=self._heartbeats.ended,
+            on_end=self._ended,
         )
         self._heartbeats.opened(session)
+
+    def _ended(self, session: Session, code: int) -> None:
+        self._heartbeats.ended(session, code)
+        self._admission.ended(session)
 
     def _back(self, given: list[headers.Header]) -> list[headers.Header]:
         try:

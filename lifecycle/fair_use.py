@@ -22,12 +22,8 @@ class FairUse:
     def __init__(
         self, store: RedisStore, quotas: RedisQuotas, teller: Teller | None, plans: Plans
     ) -> None:
-        """teller: writes notices down."""
+        """For one time of leading. teller: writes notices down."""
         self._store, self._quotas, self._teller, self._plans = store, quotas, teller, plans
-        self._begun = False
-
-    def forget(self) -> None:
-        """Somebody else led meanwhile, perhaps with other plans."""
         self._begun = False
 
     async def tick(self) -> None:

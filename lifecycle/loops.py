@@ -22,7 +22,7 @@ from lifecycle.machines import Machines
 from lifecycle.model import Event, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.news import News
 from lifecycle.notices import Teller
-from lifecycle.placement import Detach, Place, place
+from lifecycle.placement import Detach, Place, at_once, place
 from lifecycle.plans import Policy
 from lifecycle.pools import Pool
 from lifecycle.stores.fleet import RedisFleet
@@ -147,15 +147,19 @@ class Loops:
             await self._evacuation.tick()
 
     async def _work_queue(self) -> None:
-        queue = [w for w in await self._store.queued() if not self._errands.busy(w.id)]
+        waiting = await self._store.queued()
+        queue = [w for w in waiting if not self._errands.busy(w.id)]
         if not queue:
             return
+        # Who is on the way from the queue to a machine boots as well.
+        booting = (await self._store.counts())[_W.STARTING] + len(waiting) - len(queue)
+        room = max(0, self._times.max_starting - booting)
         machines = await self._fleet.machines()
         if any(machine.unheard for machine in machines):
             now = await self._store.now_ms()
             if reconcile.unheard(machines, now, self._times.launch_timeout):
                 return  # records were lost: it may run already, where nobody has heard from yet
-        for command in place(queue, machines):
+        for command in at_once(place(queue, machines), room):
             if isinstance(command, Place):
                 boot = partial(self._boot, machine=command.machine)
                 self._errand(command.workspace, boot, "boot")

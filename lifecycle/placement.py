@@ -59,6 +59,19 @@ def place(queue: Sequence[Workspace], machines: Sequence[Machine]) -> list[Place
     return commands
 
 
+def at_once(
+    commands: Sequence[Place | Detach | Revive], room: int
+) -> list[Place | Detach | Revive]:
+    """The commands without boots beyond the first `room`; nobody behind overtakes them."""
+    boots = 0
+    chosen = []
+    for command in commands:
+        boots += isinstance(command, Place)
+        if boots <= room or not isinstance(command, Place):
+            chosen.append(command)
+    return chosen
+
+
 @dataclass(frozen=True, slots=True)
 class Shortage:
     """zones: where machines have to be added, named once for each. idle: empty machines that are of no use

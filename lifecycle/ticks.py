@@ -20,7 +20,8 @@ class Times:
     """Intervals and limits of the loops, in seconds, and the pool's bounds.
 
     snapshot_on_stop: a stopped workspace's files leave its machine. durable: records outlast Redis.
-    machine_class: what a machine is billed as, where its pool does not say.
+    machine_class: what a machine is billed as, where its pool does not say. max_starting: how many
+    boot at once.
     """
 
     idle_timeout: float
@@ -39,6 +40,7 @@ class Times:
     durable: bool = False
     machine_class: str = "standard"
     countdown: tuple[float, ...] = ()
+    max_starting: int = 100
 
     @property
     def look_interval(self) -> float:

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.api import answers as a
 from gateway.api import bodies as b
-from gateway.api import dashboard, events, fleet, health, joining, usage
+from gateway.api import dashboard, events, fleet, health, joining, quota, usage
 from gateway.api import workspaces as w
 from gateway.api.operation import Endpoint, Operation, UnknownPath
 from gateway.api.parts import Entry, Parts
@@ -75,6 +75,8 @@ def operations() -> tuple[Operation, ...]:
         of("GET", "/api/usage", usage.usage, "Metered usage in a month, and its cost",
            "person", {200: a.UsageReply}, query=b.UsageQuery, errors=(404,),
            media_types=("application/json", "text/csv")),
+        of("GET", "/api/quota", quota.quota, "What a user has of their quotas, and when it frees",
+           "person", {200: a.QuotaAnswer}, query=b.QuotaQuery, errors=(404,)),
         of("GET", "/api/events", told.get, "What happened, newest last; live as an event stream",
            "person", {200: a.EventAnswer}, query=b.EventsQuery, many=True, errors=(404, 429),
            media_types=("application/json", _STREAM)),

@@ -183,6 +183,13 @@ class UsageQuery(Query):
     limit: Annotated[int, Field(ge=1, le=MAX_USERS)] = 100
 
 
+class QuotaQuery(Query):
+    """user: whose; persons ask for their own. plan: whose quotas; that of the newest workspace if left out."""
+
+    user: UserId | None = None
+    plan: Label | None = None
+
+
 class EventsQuery(Query):
     """after: the id of the last event seen."""
 

@@ -5,6 +5,7 @@ method → who calls → may they → Origin → query and body → handler → 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.bodies import read_body, read_query
 from gateway.api.errors import ApiError, translate
+from gateway.api.limits import Limits
 from gateway.api.parts import Parts, Principal
 from gateway.auth import Admin, Nobody, Person
 
@@ -25,6 +27,7 @@ log = structlog.get_logger()
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 NEVER_CACHED = {"Cache-Control": "no-store"}
 _OPEN = ("public", "machine")
+MANY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class Endpoint:
     async def _answer(self, request: Request) -> Response:
         operation = self._operation(request.method)
         principal = self._parts.identify(request) if operation.access not in _OPEN else Nobody()
+        if operation.path.startswith("/api"):  # not /healthz and the like: a balancer asks for many
+            _hold(request, principal, operation, self._parts.limits)
         _admit(operation, principal)
         if operation.method in CHANGING and not self._parts.origin_allowed(
             request, principal.by_cookie
@@ -117,6 +122,22 @@ class UnknownPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = ApiError(404, "not_found", "there is no such call; see /api/openapi.json")
         await _failure(error, Request(scope))(scope, receive, send)
+
+
+def _hold(request: Request, principal: Principal, operation: Operation, limits: Limits) -> None:
+    """No more calls than the caller's rate; an operator and machines have ten times as many."""
+    where = request.client.host if request.client else ""
+    match principal:
+        case Admin():
+            caller, times = "operator", MANY
+        case Person(user=user):
+            caller, times = f"user {user}", 1.0
+        case _:  # many machines may share an address
+            open = operation.access in _OPEN
+            caller, times = (f"machines at {where}", MANY) if open else (f"address {where}", 1.0)
+    if wait := limits.take(caller, times):
+        message = f"more calls than one caller may make; try again in {math.ceil(wait)} s"
+        raise ApiError(429, "rate_limited", message, retry_after=math.ceil(wait))
 
 
 def _admit(operation: Operation, principal: Principal) -> None:

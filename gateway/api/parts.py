@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from starlette.requests import Request
 
 from gateway.api.answers import DashboardAnswer
+from gateway.api.limits import Limits
 from gateway.auth import Admin, Nobody, Person
 from lifecycle.agent.contract import Manifest, Report
 from lifecycle.joining import Joining
 from lifecycle.model import Event, Machine, Workspace
+from lifecycle.plans import Plan, Plans
 from lifecycle.pricing import Prices
+from lifecycle.quota import Taken
 from lifecycle.stores import WorkspaceStore
 
 Principal = Admin | Person | Nobody
@@ -87,6 +90,11 @@ class Entry:
     expires_at_ms: int
 
 
+async def _nothing_taken(user_id: str) -> Taken:
+    """Nothing is counted."""
+    return Taken(0)
+
+
 async def _unnoticed(machine_id: str, kind: str, at_ms: int) -> None:
     """Nobody listens to notices."""
 
@@ -126,6 +134,11 @@ class Parts:
     """A machine's cloud told it ("spot", "rebalance") that it will be taken away, at that time."""
     prices: Prices | None = None
     """What usage costs; None: nobody said."""
+    limits: Limits = field(default_factory=lambda: Limits(50.0))
+    """How often each caller may call."""
+    plans: Plans = field(default_factory=lambda: Plans(Plan("default")))
+    taken: Callable[[str], Awaitable[Taken]] = _nothing_taken
+    """User → what they have of their quotas."""
     idle_timeout: float = 3600
     retention: float = 86400
     metrics_token: str = ""

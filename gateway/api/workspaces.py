@@ -38,14 +38,14 @@ async def create(call: Call) -> Reply:
     body: bodies.Create = call.body
     user_id = _whose(call, body)
     await _claim_key(call, user_id)
-    store, priority = call.parts.store, str(body.priority)
+    asked = str(body.priority) if "priority" in body.model_fields_set else ""
+    store, priority = call.parts.store, asked or call.parts.plans.of(body.plan).priority
     workspace, _ = await store.ensure(
         user_id, body.name, plan=body.plan, priority=priority, region=body.region
     )
     if workspace.user_id != user_id:  # ids are hashes of 50 bits: a collision opens nothing
         message = "this name's id belongs to another workspace; choose another name"
         raise ApiError(409, "conflict", message)
-    asked = priority if "priority" in body.model_fields_set else ""
     workspace = await store.wake(workspace.id, asked)
     return await _reply(call, workspace, {"Location": f"/api/workspaces/{workspace.id}"})
 

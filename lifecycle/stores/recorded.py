@@ -13,7 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
-from typing import TypeVar, cast
+from typing import TypeVar, Unpack, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -21,11 +21,10 @@ from redis.asyncio import Redis
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.identifiers import workspace_id_for
 from lifecycle.model import Workspace, WorkspaceStatus
-from lifecycle.plans import Quota
 from lifecycle.stores import Conflict, StoreUnavailable, keys, scripts
 from lifecycle.stores.connection import asked
 from lifecycle.stores.records import DELETED, Record, Records, Succession, remembers, succession
-from lifecycle.stores.redis import RedisStore
+from lifecycle.stores.redis import Bounds, RedisStore
 
 log = structlog.get_logger(__name__)
 
@@ -41,25 +40,8 @@ class Restored(Conflict):
 
 
 class RecordedStore(RedisStore):
-    def __init__(
-        self,
-        redis: Redis,
-        records: Records,
-        *,
-        max_workspaces_per_user: int = 20,
-        max_queue: int = 1000,
-        max_starting: int = 0,
-        start_rate: float = 0,
-        quota_of: Callable[[str], Quota] | None = None,
-    ) -> None:
-        super().__init__(
-            redis,
-            max_workspaces_per_user=max_workspaces_per_user,
-            max_queue=max_queue,
-            max_starting=max_starting,
-            start_rate=start_rate,
-            quota_of=quota_of,
-        )
+    def __init__(self, redis: Redis, records: Records, **bounds: Unpack[Bounds]) -> None:
+        super().__init__(redis, **bounds)
         self._records = records
         self._away = False
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypedDict
 
 from redis.asyncio import Redis
 
@@ -22,6 +22,18 @@ from lifecycle.stores.connection import Scripts, asked
 READ_BATCH = 500  # records a pipeline: bounds the answer held in memory at once
 
 
+class Bounds(TypedDict, total=False):
+    """What a store holds people to. quota_of: plan → what its users may have; max_workspaces_per_user for
+    all if left out. max_starting: how many boot at once, beside those that wait (max_queue); 0: those that
+    boot do not count. start_rate: starts of a user in a minute; 0: without a bound."""
+
+    max_workspaces_per_user: int
+    max_queue: int
+    max_starting: int
+    start_rate: float
+    quota_of: Callable[[str], Quota]
+
+
 class RedisStore:
     """WorkspaceStore, and the compare-and-set changes that the lifecycle loops make."""
 
@@ -35,9 +47,7 @@ class RedisStore:
         start_rate: float = 0,
         quota_of: Callable[[str], Quota] | None = None,
     ) -> None:
-        """quota_of: plan → what its users may have; max_workspaces_per_user for all if left out.
-        max_starting: how many boot at once, beside those that wait; 0: those that boot do not count.
-        start_rate: starts of a user in a minute; 0: without a bound."""
+        """As Bounds says."""
         self.redis = redis
         self._scripts = Scripts(redis)
         everybodys = Quota(workspaces=max_workspaces_per_user)

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
 
 from gateway import auth, pages
+from gateway.admission import Admission
 from gateway.control import Control
 from gateway.hosts import PublicUrl, place_of
 from gateway.http import GatewayHttpProtocol
@@ -28,7 +29,7 @@ from gateway.routes import Routes
 from gateway.workspace import WorkspaceApp
 from lifecycle.model import Event, Workspace, WorkspaceStatus
 from lifecycle.notices import Notice
-from lifecycle.plans import Policy
+from lifecycle.plans import Policy, Quota
 from lifecycle.stores import StoreUnavailable
 
 KEYS = auth.Keys("signing-key-of-the-gateway", "api-key-of-the-gateway")
@@ -167,6 +168,7 @@ async def served(ide: int = 9, shell: bool = True) -> AsyncIterator[World]:
         upstream_header="X-Secret: s",
         proxy=proxy,
         heartbeats=world,  # type: ignore[arg-type]
+        admission=Admission(world, lambda plan: Quota(), 1),  # type: ignore[arg-type]
         metrics=Metrics("0"),
         visit=world.visit,
         unanswered=world.visit,
