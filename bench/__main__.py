@@ -1,4 +1,4 @@
-"""`python -m bench [relay|http|boot|sweep] [--json FILE]`: medians over interleaved rounds, as Markdown tables."""
+"""`python -m bench [relay|http|boot|sweep|classifier] [--json FILE]`: medians over interleaved rounds, as Markdown tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import redis
 
-from bench import load, sweep
+from bench import classifier, load, sweep
 from bench.serving import TINY_IDE, Gateway
 
 LIMIT = 180  # seconds for everything
@@ -232,7 +232,10 @@ def looks() -> Samples:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=["relay", "http", "boot", "sweep", "all"], default="all"
+        "what",
+        nargs="?",
+        choices=["relay", "http", "boot", "sweep", "classifier", "all"],
+        default="all",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every round there")
     options = parser.parse_args()
@@ -250,6 +253,9 @@ def main() -> None:
         results["boot"] = boot()
     if options.what in ("sweep", "all"):
         results["sweep"] = looks()
+    if options.what in ("classifier", "all"):
+        results["classifier"] = found = classifier.measure()
+        table("Telling a person from a keep-alive", classifier.COLUMNS, classifier.rows(found))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 
