@@ -37,6 +37,12 @@ from lifecycle.lease import Lease
 from lifecycle.loops import Loops
 from lifecycle.model import Workspace
 from lifecycle.news import News
+from lifecycle.notices import following
+from lifecycle.notices.deliveries import Channel
+from lifecycle.notices.delivering import Delivering
+from lifecycle.notices.email import Email
+from lifecycle.notices.following import Following
+from lifecycle.notices.webhook import Webhook
 from lifecycle.plans import Plans, Policy, Quota
 from lifecycle.pools import PoolError
 from lifecycle.pools.asg import AsgConfig, AsgPool
@@ -51,6 +57,7 @@ from lifecycle.snapshots import SnapshotError
 from lifecycle.snapshots.registry import open_target
 from lifecycle.stores import StoreError, StoreUnavailable
 from lifecycle.stores.connection import asked, connect
+from lifecycle.stores.deliveries import RedisDeliveries
 from lifecycle.stores.dynamodb import DynamoDbRecords
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.keys import TOLD
@@ -117,7 +124,11 @@ class Manager:
         self.evacuation = Evacuation(
             self.store, self.fleet, self.signals, lambda: self.loops.hurry()
         )
-        self.notices = RedisNotices(self.redis)
+        channels = _channels(settings)
+        self.notices = RedisNotices(self.redis, [channel.name for channel in channels])
+        self.deliveries = RedisDeliveries(self.redis)
+        self._delivering = Delivering(self.deliveries, channels)
+        self._following = Following(self.signals, self.store, self.notices, self.policy_of)
         self.loops = Loops(
             self.store, self.fleet, self.signals, self.news, self.pool, self.agents,
             self.actions, self._times(), self.joining.token, self.evacuation,
@@ -181,6 +192,8 @@ class Manager:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.loops.lead())
             group.create_task(every(fair_use.INTERVAL, self._fair_use().tick))
+            group.create_task(every(following.INTERVAL, self._following.tick))
+            group.create_task(self._delivering.run())
             if self._feed is not None:
                 group.create_task(Listening(self._feed, self.evacuation.notice).run())
             if self._herald is not None:
@@ -202,6 +215,8 @@ class Manager:
                 await _logged("feed", Listening(self._feed, self.evacuation.notice).turn(0))
             await self.loops.once()
             await _logged("quotas", self._fair_use().tick())
+            await _logged("notices", self._following.tick())
+            await _logged("deliveries", self._delivering.turn())
             await self._catch_up(before)
             for part in (self._herald, self._reporter):
                 if part is not None:
@@ -217,6 +232,7 @@ class Manager:
         """Let go of everything; machines go on."""
         if self._herald is not None:
             await self._herald.close()
+        await self._delivering.close()
         if isinstance(self.store, RecordedStore):
             await self.store.close()
         await self.agents.close()
@@ -386,6 +402,15 @@ def _default_plan(settings: Settings) -> plans.Plan:
 
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(word) for word in _words(text))
+
+
+def _channels(settings: Settings) -> list[Channel]:
+    found: list[Channel] = []
+    if settings.webhook_url:
+        found.append(Webhook(settings.webhook_url, settings.webhook_secret))
+    if settings.smtp_url:
+        found.append(Email(settings.smtp_url, settings.mail_from, settings.public_url))
+    return found
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Times are seconds, sizes bytes. A field's description is the help text of its fl
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 from pathlib import Path
@@ -54,11 +55,14 @@ PARTS = {
 }
 """First field of each part → the part's heading in the help text."""
 
+MAKE_SECRET = 'make one with: echo "whsec_$(openssl rand -base64 32)"'
+
 PLACEHOLDERS = ("host", "port", "workspace", "dir", "base_url", "secret")
 
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[\x20-\x7e]+")
 _CREDENTIAL = re.compile(r"[\x21-\x7e]*")
+_MAILBOX = re.compile(r"([^<>\r\n]* )?<?[A-Za-z0-9._+=-]+@[A-Za-z0-9.-]+>?")
 _NAME_VALUE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 
@@ -350,6 +354,41 @@ class Settings(BaseModel):
             raise ValueError("must be printable ASCII without spaces: it travels in a header")
         return value
 
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("must start with http:// or https:// and name a host")
+        if parts.username or parts.password:
+            raise ValueError("must hold no password: webhooks are signed with --webhook-secret")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhook_secret(cls, value: str) -> str:
+        if value and not 24 <= _decoded(value.removeprefix("whsec_")) <= 64:
+            raise ValueError(f"must be whsec_ and 24 to 64 bytes in base64; {MAKE_SECRET}")
+        if value and not value.startswith("whsec_"):
+            raise ValueError("must begin with whsec_, as Standard Webhooks spells secrets")
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _smtp_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("smtp", "smtps") or not parts.hostname):
+            raise ValueError("must look like smtp://USER:PASSWORD@HOST:PORT, or smtps://…")
+        _ = parts.port  # raises where it is none
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _mail_from(cls, value: str) -> str:
+        if value and not _MAILBOX.fullmatch(value):
+            raise ValueError("must be an address such as ide@example.com, or NAME <ADDRESS>")
+        return value
+
     @field_validator("workspace_command")
     @classmethod
     def _command(cls, value: str) -> str:
@@ -402,6 +441,14 @@ def derived_public_url(domain: str, port: int) -> str:
     return origin(f"http://localhost:{port}" if domain == "localhost" else f"https://{domain}")
 
 
+def _decoded(text: str) -> int:
+    """How many bytes that base64 is of; 0 when it is none."""
+    try:
+        return len(base64.b64decode(text, validate=True))
+    except ValueError:
+        return 0
+
+
 def executable(command: str) -> str:
     """The program of a command template, after its NAME=value words; "" when there is none."""
     words = shlex.split(command)
@@ -426,6 +473,12 @@ def contradictions(settings: Settings) -> list[str]:
             f"--warm-slots {settings.warm_slots} can never be free: --max-machines"
             f" {settings.max_machines} with --slots {settings.slots} each is less"
         )
+    if settings.webhook_url and not settings.webhook_secret:
+        found.append(
+            f"--webhook-url needs --webhook-secret, which signs what is sent; {MAKE_SECRET}"
+        )
+    if settings.smtp_url and not settings.mail_from:
+        found.append("--smtp-url needs --mail-from: mail has to come from somebody")
     return found + _elsewhere(settings) if settings.pool != "local" else found + _here(settings)
 
 

@@ -118,6 +118,7 @@ MADE_IN = {
         "RedisStore", "RecordedStore", "DynamoDbRecords", "PostgresRecords", "RedisFleet",
         "RedisSignals", "LocalPool", "Ec2Pool", "EcsPool", "AsgPool", "EksPool", "EbsDisks", "Agents",
         "News", "Lease", "Loops", "Actions", "SqsFeed", "SnsTopic", "CloudWatch", "TargetGroup",
+        "RedisNotices", "RedisDeliveries", "Webhook", "Email", "Following", "Delivering",
     },
     "lifecycle.snapshots.registry": {"LocalTarget", "S3Target"},  # from a URL that machines are told
 }  # fmt: skip

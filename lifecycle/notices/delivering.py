@@ -30,6 +30,7 @@ ATTEMPT_MAX = 40.0  # seconds; channels have shorter limits of their own
 CLAIM = (
     90.0  # seconds: longer than any attempt, so that one that is not noted by then was interrupted
 )
+TURN = 20.0  # seconds in which a turn begins attempts
 GRACE = 2.0  # seconds for what has begun, when somebody else is to lead
 
 
@@ -57,10 +58,11 @@ class Delivering:
         """Begin what is due, as far as there is room."""
         await self._begin()
 
-    async def turn(self) -> None:
-        """Everything that is due, to its end. For whoever does not stay."""
+    async def turn(self, within: float = TURN) -> None:
+        """What is due, to its end; nothing new is begun after so many seconds. For whoever does not stay."""
+        until = time.monotonic() + within
         try:
-            while await self._begin() or self._running:
+            while (time.monotonic() < until and await self._begin()) or self._running:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await self._end()

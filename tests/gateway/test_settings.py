@@ -91,6 +91,14 @@ def test_an_empty_variable_is_an_unset_one() -> None:
         ("workspace_ready_path", "api", "must be a path"),
         ("workspace_upstream_header", "X: a\r\nY: b", "in one line"),
         ("metrics_token", "two words", "without spaces"),
+        ("webhook_url", "ftp://x", "must start with http"),
+        ("webhook_url", "https://me:pw@hooks.example", "must hold no password"),
+        ("webhook_secret", "whsec_c2hvcnQ=", "24 to 64 bytes in base64"),
+        ("webhook_secret", "A" * 32, "must begin with whsec_"),
+        ("smtp_url", "mail.example:25", "must look like smtp://"),
+        ("smtp_url", "smtp://mail.example:99999", "out of range"),
+        ("mail_from", "IDE", "must be an address"),
+        ("mail_from", "a@b.example\r\nBcc: c@d.example", "must be an address"),
         ("snapshots", "gs://bucket", "must be a directory, or s3://BUCKET"),
         ("snapshots", "s3://", "'' is no bucket's name"),
         ("snapshots", "s3://Bucket/x", "'Bucket' is no bucket's name"),
@@ -111,6 +119,8 @@ def test_a_value_out_of_bounds_is_refused_by_name(name: str, value: object, word
         ({"ping_interval": 90}, "--ping-interval 90 must be below --session-timeout 90"),
         ({"public_url": "https://ide.example.com"}, "but --domain is localhost"),
         ({"warm_slots": 51}, "--warm-slots 51 can never be free"),
+        ({"webhook_url": "https://hooks.example"}, "needs --webhook-secret.*openssl rand"),
+        ({"smtp_url": "smtp://mail.example"}, "--smtp-url needs --mail-from"),
     ],
 )
 def test_a_contradiction_is_refused(flags: dict[str, object], words: str) -> None:
