@@ -62,7 +62,7 @@ RECORDS = ("lifecycle.pools", "lifecycle.telemetry")
 
 DATA = frozenset(
     {
-        "__future__", "base64", "bisect", "collections", "cronsim", "dataclasses", "datetime", "decimal", "enum",
+        "__future__", "base64", "bisect", "collections", "cronsim", "dataclasses", "datetime", "decimal", "difflib", "enum",
         "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
         "statistics", "string", "struct", "tomllib", "typing", "urllib.parse", "zoneinfo",
     }
