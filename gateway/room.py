@@ -18,6 +18,7 @@ from gateway.tab import Tab
 from lifecycle.activity import bound
 from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.notices import FAILED, STOPPED, TERMINATED, Notice
+from lifecycle.notices.following import ASKED_FOR
 from lifecycle.plans import Policy
 from lifecycle.stores import StoreError
 
@@ -28,7 +29,9 @@ _W = WorkspaceStatus
 COUNTDOWN_LOOK = 5.0  # seconds between two looks while a stop is near
 LOOK_MAX = 600.0  # seconds between two looks without any news
 RETRY = 1.0  # seconds until the next try while Redis is away
-LINGER = 1.5  # seconds that an end waits for the notice that explains it
+LINGER = (
+    3.0  # seconds that an end waits for the notice that explains it; it is made within about one
+)
 
 _ENDINGS: Mapping[WorkspaceStatus, closing.Close] = {
     _W.STOPPED: closing.STOPPED,
@@ -154,14 +157,16 @@ class Room:
         close = _ENDINGS.get(workspace.status)
         if close is None or workspace.next == "start":
             self._again(_next_look(stops.at_ms, now_ms, policy))
-        elif self._is_explained(workspace) or now_ms - workspace.status_since_ms > LINGER * 1000:
+        elif self._is_explained(workspace) or now_ms - workspace.status_since_ms >= LINGER * 1000:
             for tab in greeted:
                 tab.close(close)
         else:
             self._again(LINGER)
 
     def _is_explained(self, workspace: Workspace) -> bool:
-        """Whether the newest notice is of this end, not of one before."""
+        """Whether the newest notice is of this end, not of one before; somebody's own wish has none."""
+        if workspace.reason in ASKED_FOR:
+            return True
         newest = self._newest
         return (
             newest is not None

@@ -22,6 +22,7 @@ FLAGS = (
     "--idle-timeout", str(IDLE), "--idle-sweep-interval", "0.5",
     "--retention", "6", "--terminate-sweep-interval", "0.5",
     "--scale-interval", "0.5",
+    "--shell", "off",  # the page is the IDE itself
 )  # fmt: skip
 SLOW = 60_000  # milliseconds a page may take on a busy machine
 

@@ -170,6 +170,26 @@ async def test_a_stop_is_told_then_explained_then_closed(world: World) -> None:
         assert (await closed(one))[0] == 4410
 
 
+async def test_who_asked_for_the_stop_needs_no_notice_of_it(world: World) -> None:
+    async with world.tab() as one:
+        await one.hear()
+        world.becomes(W.STOPPED, reason="requested")
+        assert (await one.hear())["reason"] == "requested"
+        assert (await closed(one))[0] == 4410
+
+
+async def test_an_end_without_a_word_closes_as_well(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.room.LINGER", 0.05)
+    async with world.tab() as one:
+        await one.hear()
+        world.becomes(W.FAILED, error="it broke")
+        assert (await one.hear())["reason"] == "it broke"
+        world.now += 50
+        assert (await closed(one))[0] == 4500
+
+
 async def test_tabs_that_went_leave_nothing(world: World, until: Until) -> None:
     async with world.tab() as one, world.tab():
         await one.hear()
