@@ -111,8 +111,8 @@ def identify_base(
 ) -> Admin | Person | Nobody:
     """Who calls on the base host. A bearer decides alone: a wrong one is not saved by a cookie.
 
-    as_operator: it is the dashboard that calls. On the other pages the same browser is the person that its
-    home cookie says.
+    as_operator: it is the dashboard that calls: the operator's cookie comes before the home cookie. On the
+    other pages the same browser is the person that its home cookie says.
     """
     headers = list(headers)
     credential = bearer(headers)
@@ -123,7 +123,6 @@ def identify_base(
         claims = _verify(cookie, "operator cookie", keys, max_age, now)
         if claims and hmac.compare_digest(claims["key"], _digest(keys.api_key)):
             return Admin(by_cookie=True)
-        return Nobody()
     cookie = _cookie(headers, cookie_name(HOME_COOKIE, https))
     claims = _verify(cookie, "home cookie", keys, max_age, now)
     return Person(claims["user"]) if claims else Nobody()

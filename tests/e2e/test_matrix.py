@@ -396,7 +396,27 @@ def test_nobody_sees_the_home_page_without_its_cookie(world: World, target: str)
 @pytest.mark.parametrize(("method", "path"), operations("admin"))
 def test_the_operators_calls_are_the_operators(world: World, method: str, path: str) -> None:
     assert world.ask(world.base, method, path, world.home("ada")).status == 403
-    assert world.key(method, path).status == 200
+    assert world.key(method, path).status == (404 if "{id}" in path else 200)
+
+
+def test_the_operators_cookie_opens_the_dashboards_calls_and_no_workspace(world: World) -> None:
+    w = world
+    value = auth.make_operator_cookie(w.keys, now=time.time())
+    cookie, says = f"Cookie: {auth.OPERATOR_COOKIE}={value}", "X-Ide-Gateway-Operator: 1"
+    for method, path in operations("admin"):
+        own = w.ask(w.base, method, path, cookie, says, f"Origin: {w.origin}")
+        assert own.status == (404 if "{id}" in path else 200)
+        for line in (forge(cookie), f"Cookie: {auth.OPERATOR_COOKIE}={w._home('ada')}"):
+            assert w.ask(w.base, method, path, line, says).status == 401
+        for origin in foreign(w, w.origin):
+            status = w.ask(w.base, method, path, cookie, says, f"Origin: {origin}").status
+            assert status in (401, 403), origin
+        if method != "GET":
+            assert w.ask(w.base, method, path, cookie, says).status == 403
+    assert w.ask(w.base, "GET", "/api/workspaces", cookie).status == 401
+    assert w.ask(w.base, "GET", "/", PAGE, cookie).status == 401
+    assert w.ask(w.mine.host, "GET", "/", PAGE, cookie, says).status == 401
+    assert not w.opens(w.mine.host, cookie, says, f"Origin: http://{w.mine.host}")
 
 
 @pytest.mark.parametrize(("method", "path"), [o for o in operations("person") if "{id}" in o[1]])
@@ -480,13 +500,14 @@ def test_every_changing_call_asks_for_the_origin(world: World, method: str, path
         for line in (w.home("ada"), key, "X: y"):
             answer = w.ask(w.base, method, target, line, f"Origin: {origin}")
             # Machines come without a person's credentials: the Origin alone gives a page away.
-            unknown = 403 if path.startswith("/api/machines/") else 401
+            unknown = 403 if path in MACHINES else 401
             assert answer.status == (unknown if line == "X: y" else 403), (origin, answer)
     # A person's cookie opens nothing without an Origin, and is none of a machine's credentials.
-    refused = (401, 422) if path.startswith("/api/machines/") else (403,)
+    refused = (401, 422) if path in MACHINES else (403,)
     assert w.ask(w.base, method, target, w.home("ada")).status in refused
 
 
+MACHINES = ("/api/machines/join", "/api/machines/{id}/report")
 CHANGING = ["POST", "PUT", "PATCH", "DELETE", "PROPFIND", "LOCK"]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.auth import (
     HOME_COOKIE,
+    OPERATOR_COOKIE,
     OWN_COOKIE_NAMES,
     WORKSPACE_COOKIE,
     Admin,
@@ -217,9 +218,10 @@ def test_set_cookie_is_host_only() -> None:
     assert plain == "ide-gateway-home=v; Path=/; Max-Age=60; HttpOnly; SameSite=Lax"
     secure = set_cookie(WORKSPACE_COOKIE, "v", https=True, max_age=60.9)
     assert secure == "__Host-ide-gateway=v; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure"
-    assert {cookie_name(n, h) for n in (HOME_COOKIE, WORKSPACE_COOKIE) for h in (True, False)} == (
-        OWN_COOKIE_NAMES
-    )
+    operator = set_cookie(OPERATOR_COOKIE, "v", https=False, max_age=60)
+    assert operator == "ide-gateway-operator=v; Path=/; Max-Age=60; HttpOnly; SameSite=Strict"
+    names = (HOME_COOKIE, WORKSPACE_COOKIE, OPERATOR_COOKIE)
+    assert {cookie_name(n, h) for n in names for h in (True, False)} == OWN_COOKIE_NAMES
 
 
 ORIGIN = "http://w1.localhost:8000"

@@ -216,7 +216,9 @@ async def test_whom_the_cookie_makes(door: Any) -> None:
     assert identified(door, cookie, "/api/workspaces") == auth.Nobody(), (
         "the home page is a person's"
     )
-    assert identified(door, home) == auth.Nobody()
+    assert identified(door, home) == auth.Person("ada")
+    assert identified(door, f"{home}; {cookie}", "/api/workspaces") == auth.Person("ada")
+    assert identified(door, f"{home}; {cookie}") == auth.Admin(True)
     assert identified(door, cookie, origin="http://ada.localhost:8000") == auth.Nobody()
     assert identified(door, cookie, sec_fetch_site="same-site") == auth.Nobody()
     assert identified(door, cookie, authorization="Bearer wrong") == auth.Nobody()

@@ -104,9 +104,10 @@ class World:
     metrics: Metrics = field(default_factory=Metrics)
     purged: list[str] = field(default_factory=list)
     notices: list[tuple[str, str, int]] = field(default_factory=list)
+    book: Any = None
     fails: Exception | None = None
     """What snapshot and purge raise."""
-    dashboard: Any = None
+    dashboard: Any = field(default_factory=fakes.FakeDashboard)
     prices: Any = field(
         default_factory=lambda: pricing.read(
             'currency = "EUR"\n[running]\ndefault = 0.6\nbig = 6\n[stored]\ngib-month = 7.3'
@@ -137,6 +138,8 @@ class World:
             noticed=self._noticed,
             prices=self.prices,
             dashboard=self.dashboard,
+            notices=self.book,
+            deliveries=self.book,
         )
 
     async def bring(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from gateway.api.answers import DashboardAnswer, LiveSessions, PoolAnswer
 from lifecycle.identifiers import workspace_id_for
 from lifecycle.model import (
     ASLEEP,
@@ -224,6 +225,20 @@ class FakeUsage:
 
     async def users(self, since_ms: int) -> list[str]:
         return sorted(self.rows)
+
+
+class FakeDashboard:
+    """The same account again and again."""
+
+    async def account(self) -> DashboardAnswer:
+        return DashboardAnswer(
+            at=5, sessions=LiveSessions(total=0, gateways=[]), workspaces={}, machines=[],
+            machines_total=0, queue=[], scaler=PoolAnswer(), cost=None, events=[], series=[],
+        )  # fmt: skip
+
+    async def follow(self) -> AsyncGenerator[DashboardAnswer, None]:
+        for _ in range(2):
+            yield await self.account()
 
 
 class FakeHealth:

@@ -89,8 +89,9 @@ async def test_nobody_is_told_how_to_say_who_they_are(alone: Any, row: Any) -> N
 
 @pytest.mark.parametrize("row", ADMINS, ids=name)
 async def test_the_operators_calls_are_closed_to_persons(alone: Any, row: Any) -> None:
-    assert (await alone.call(row.method, row.path, user="ada")).refusal == (403, "forbidden")
-    assert (await alone.call(row.method, row.path)).status == 200
+    path = row.path.replace("{id}", "m-1")
+    assert (await alone.call(row.method, path, user="ada")).refusal == (403, "forbidden")
+    assert (await alone.call(row.method, path)).status == 200
 
 
 FOREIGN = (
@@ -100,7 +101,7 @@ FOREIGN = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("row", CHANGING, ids=name)
+@pytest.mark.parametrize("row", [row for row in CHANGING if row not in ADMINS], ids=name)
 async def test_a_cookie_from_another_origin_changes_nothing(alone: Any, row: Any) -> None:
     workspace = await alone.bring("ada", W.RUNNING)
     for origin in FOREIGN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 
@@ -28,3 +29,11 @@ async def test_an_operator_drains_a_machine(alone: Any) -> None:
     assert (await alone.call("POST", "/api/machines/m-9/drain")).refusal == (404, "not_found")
     refused = await alone.call("POST", "/api/machines/m-1/drain", user="ada")
     assert refused.refusal == (403, "forbidden")
+
+
+async def test_the_dashboard_once_and_live(alone: Any) -> None:
+    assert (await alone.call("GET", "/api/dashboard")).json["at"] == 5
+    live = await alone.call("GET", "/api/dashboard", Accept="text/event-stream")
+    assert live.headers["content-type"].startswith("text/event-stream")
+    accounts = [line for line in live.text.splitlines() if line.startswith("data:")]
+    assert [json.loads(line.removeprefix("data:"))["at"] for line in accounts] == [5, 5]
