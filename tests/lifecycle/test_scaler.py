@@ -93,6 +93,12 @@ def test_drains_are_called_off_first_then_stopped_machines_started_then_new_ones
     assert (decision.undrain, decision.revive, decision.launch) == (("m-1",), ("m-2",), 1)
 
 
+def test_what_an_operator_drains_stays_drained() -> None:
+    held = machine("m-1", M.DRAINING, held_by="operator")
+    decision = decide(1, [held])
+    assert (decision.undrain, decision.launch) == ((), 1)
+
+
 def test_a_lost_machine_keeps_its_place_under_the_bound() -> None:
     machines = [busy("m-1", 5), machine("m-2", M.LOST)]
     assert decide(15, machines, max_machines=3).launch == 1
