@@ -43,7 +43,8 @@ from lifecycle.notices.delivering import Delivering
 from lifecycle.notices.email import Email
 from lifecycle.notices.following import Following
 from lifecycle.notices.webhook import Webhook
-from lifecycle.plans import Plans, Policy, Quota
+from lifecycle.plans import PlanError, Plans, Policy, Quota
+from lifecycle.plans_file import read_plans
 from lifecycle.pools import PoolError
 from lifecycle.pools.asg import AsgConfig, AsgPool
 from lifecycle.pools.bootstrap import Bootstrap
@@ -107,7 +108,7 @@ class Manager:
         self.clients = Clients(settings.aws_region)
         self.redis: Redis = connect(redis_url)
         self.joining = Joining(signing_key)
-        self.plans = Plans(_default_plan(settings))
+        self.plans = _plans(settings)
         self.store = _store(
             settings, self.redis, self.clients, lambda name: self.plans.of(name).quota
         )
@@ -153,7 +154,7 @@ class Manager:
 
     def policy_of(self, workspace: Workspace) -> Policy:
         """How long that workspace lives."""
-        return self.plans.of(workspace.plan).policy
+        return self.plans.policy_of(workspace)
 
     def _fair_use(self) -> fair_use.FairUse:
         return fair_use.FairUse(self.store, self.quotas, self.notices, self.plans)
@@ -275,7 +276,7 @@ class Manager:
             **{name: getattr(settings, name) for name in names},
             snapshot_on_stop=wanted == "on",
             durable=settings.store != "redis",
-            countdown=_numbers(settings.countdown),
+            countdown=self.plans.default.policy.countdown,
         )
 
 
@@ -381,27 +382,24 @@ def _disks(settings: Settings, clients: Clients) -> EbsDisks | None:
     return EbsDisks(clients, settings.fleet, settings.volume_gib)
 
 
-def _default_plan(settings: Settings) -> plans.Plan:
-    """What holds for a workspace of no other plan."""
-    s = settings
-    policy = Policy(
-        idle_timeout=s.idle_timeout,
-        signals=frozenset(_words(s.signals)),
-        max_job_hours=s.max_job_hours,
-        retention=s.retention,
-        max_lifetime=s.max_lifetime,
-        quiet_hours=s.quiet_hours,
-        quiet_idle_timeout=s.quiet_idle_timeout,
-        time_zone=s.time_zone,
-        countdown=_numbers(s.countdown),
-        ending_notice=_numbers(s.ending_notice),
-    )
-    quota = Quota(workspaces=s.max_workspaces_per_user, sessions=s.max_sessions_per_user)
-    return plans.Plan("default", policy, quota)
+def _plans(settings: Settings) -> Plans:
+    """What holds for a workspace of each plan. Raises ConfigurationError."""
+    try:
+        default = plans.default_plan(
+            {name.replace("_", "-"): getattr(settings, name) for name in _POLICY},
+            Quota(
+                workspaces=settings.max_workspaces_per_user, sessions=settings.max_sessions_per_user
+            ),
+        )
+        return read_plans(settings.plans, default) if settings.plans else Plans(default)
+    except PlanError as error:
+        raise ConfigurationError(str(error)) from error
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(word) for word in _words(text))
+_POLICY = (
+    "idle_timeout", "signals", "max_job_hours", "retention", "max_lifetime", "quiet_hours",
+    "quiet_idle_timeout", "time_zone", "countdown", "ending_notice",
+)  # fmt: skip
 
 
 def _channels(settings: Settings) -> list[Channel]:
@@ -435,4 +433,6 @@ def _plan(settings: Settings) -> Plan:
         snapshots_kept=settings.snapshots_kept,
         max_bytes=settings.snapshot_max_bytes,
         max_files=settings.snapshot_max_files,
+        jobs_path=settings.workspace_jobs_path,
+        job_cpu=settings.job_cpu,
     )

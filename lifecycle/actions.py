@@ -70,6 +70,8 @@ class Plan:
     snapshots_kept: int
     max_bytes: int
     max_files: int
+    jobs_path: str = ""
+    job_cpu: float = 20.0
 
 
 class NotNow(Exception):
@@ -220,6 +222,8 @@ class Actions:
             region=workspace.region,
             volume=workspace.volume if device else "",
             device=device,
+            jobs_path=plan.jobs_path,
+            job_cpu=plan.job_cpu,
         )
         try:
             await self._agents.start(machine, workspace.id, spec)
@@ -320,7 +324,11 @@ class Actions:
             raise kind(error.code, str(error)) from error
         if committed != manifest:
             raise SnapshotError("corrupt", f"the manifest of {snapshot_id} is not what was written")
-        fields = {"snapshotId": snapshot_id, "snapshotBytes": str(manifest.archive_bytes)}
+        fields = {
+            "snapshotId": snapshot_id,
+            "snapshotBytes": str(manifest.archive_bytes),
+            "filesBytes": str(manifest.bytes),
+        }
         if not await self._store.note(workspace, "workspace.snapshotted", fields):
             raise NotNow(f"workspace {workspace.id} was booted again meanwhile")
         await asyncio.to_thread(self._prune, target, workspace.id, snapshot_id)
@@ -337,7 +345,11 @@ class Actions:
             if isinstance(error, DiskGone):
                 raise NoFiles("not_found", str(error)) from error
             raise SnapshotError("unreachable", str(error)) from error
-        fields = {"snapshotId": made.snapshot_id, "snapshotBytes": str(made.archive_bytes)}
+        fields = {
+            "snapshotId": made.snapshot_id,
+            "snapshotBytes": str(made.archive_bytes),
+            "filesBytes": str(made.bytes),
+        }
         if not await self._store.note(workspace, "workspace.snapshotted", fields):
             raise NotNow(f"workspace {workspace.id} was booted again meanwhile")
         try:

@@ -105,6 +105,19 @@ def _running(w: Workspace, row: WorkspaceReport | None) -> Change | None:
     return Stopped(w, "machine stopped") if row.status == "stopped" else None
 
 
+def jobs(records: Sequence[Workspace], report: Report) -> list[tuple[Workspace, str]]:
+    """What works in the boots that run: those with a job now, and those whose record still has one."""
+    rows = {row.workspace_id: row for row in report.workspaces if row.status == "running"}
+    return [
+        (w, rows[w.id].job)
+        for w in records
+        if w.status is _W.RUNNING
+        and w.id in rows
+        and rows[w.id].epoch == w.epoch
+        and (rows[w.id].job or w.job)
+    ]
+
+
 def strangers(machine_id: str, report: Report, records: Mapping[str, Workspace]) -> list[Halt]:
     """Stops for what runs on a machine although its record says it runs elsewhere, or is over.
 

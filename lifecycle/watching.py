@@ -24,6 +24,7 @@ _M = MachineStatus
 
 STATUS_WAIT = 5.0  # seconds an agent may hold a status call until something changes
 UNREACHABLE_RETRY = 1.0
+JOB_AGAIN = 10.0  # seconds until a job that goes on is written down once more
 
 
 class Watching:
@@ -39,6 +40,7 @@ class Watching:
         self._agents, self._actions, self._errands = agents, actions, errands
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._epochs: dict[str, dict[str, int]] = {}
+        self._jobs_noted: dict[str, float] = {}
 
     def __contains__(self, machine_id: str) -> bool:
         return machine_id in self._watchers
@@ -104,12 +106,24 @@ class Watching:
             await self._fleet.change(machine, _M.READY, address=machine.address)
         for change in reconcile.converge(machine, records, report):
             await self._mend(machine, change)
+        await self._note_jobs(records, report)
         known = {record.id for record in records}
         names = [row.workspace_id for row in report.workspaces if row.workspace_id not in known]
         others = {w.id: w for w in await self._store.get_many(names)}
         for halt in reconcile.strangers(machine.id, report, others):
             log.warning("machine.stranger", machine=machine.id, workspace=halt.workspace_id)
             await self._mend(machine, halt)
+
+    async def _note_jobs(self, records: list[Workspace], report: Report) -> None:
+        """A job that goes on is written down now and then, one that began or ended at once."""
+        now = asyncio.get_running_loop().time()
+        for record, job in reconcile.jobs(records, report):
+            if job and job == record.job and now - self._jobs_noted.get(record.id, 0.0) < JOB_AGAIN:
+                continue
+            self._jobs_noted[record.id] = now
+            await self._store.job(record, job)
+            if not job:
+                del self._jobs_noted[record.id]
 
     async def _adopt_workspaces(
         self, machine: Machine, records: list[Workspace], report: Report

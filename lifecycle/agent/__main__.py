@@ -41,6 +41,7 @@ log = logging.getLogger("lifecycle.agent")
 
 TOKEN = "IDE_GATEWAY_AGENT_TOKEN"
 UPKEEP = 2.0  # seconds between two looks at the logs' sizes and the directory
+JOBS = 5.0  # seconds between two looks at what works
 LOCK_TRIES = 10
 DRAIN = 3  # seconds that open calls get at the end
 
@@ -138,7 +139,7 @@ async def _serve(
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    upkeep = [asyncio.create_task(_upkeep(agent))]
+    upkeep = [asyncio.create_task(_upkeep(agent)), asyncio.create_task(_jobs(agent))]
     if reporting is not None:
         upkeep.append(asyncio.create_task(reporting.run()))
     announcement = setup.directory / "agent.json"
@@ -168,6 +169,15 @@ async def _upkeep(agent: Agent) -> None:
             log.error("%s was removed: nobody can find this agent any more", agent.setup.directory)
             agent.closing.set()
         await asyncio.sleep(UPKEEP)
+
+
+async def _jobs(agent: Agent) -> None:
+    while not agent.closing.is_set():
+        try:
+            await agent.look_for_jobs()
+        except OSError as error:
+            log.warning("cannot look for jobs: %s", error)
+        await asyncio.sleep(JOBS)
 
 
 def _lock(directory: Path) -> IO[str] | None:

@@ -18,8 +18,10 @@ from lifecycle.agent.contract import (
     WorkspaceReport,
 )
 from lifecycle.agent.disk import Epochs, WorkspaceDir
+from lifecycle.agent.jobs import Jobs
+from lifecycle.agent.kernels import busy_kernel
 from lifecycle.agent.meter import Meter, Sample
-from lifecycle.agent.processes import listening
+from lifecycle.agent.processes import listening, running, script_of
 from lifecycle.agent.refusal import Refused, stale_epoch
 from lifecycle.agent.workspace import OCCUPYING, ORIGIN, LocalWorkspace, Setup
 from lifecycle.snapshots import tree
@@ -153,6 +155,29 @@ class Agent:
         workspace = self._known(workspace_id)
         return await asyncio.to_thread(output.tail, workspace.where.log, tail, workspace.secret)
 
+    async def look_for_jobs(self) -> None:
+        """What works in the workspaces that run. A job that begins or ends is news."""
+        here = [each for each in self._occupying() if each.saved.status == "running"]
+        if not here:
+            return
+        rows = await asyncio.to_thread(running, [each.owner for each in here])
+        for each in here:
+            spec, epoch = each.spec, each.saved.epoch
+            if spec is None:
+                continue
+            kernel = ""
+            if spec.jobs_path:
+                kernel = await busy_kernel(
+                    self.setup.host, each.saved.port, spec.jobs_path, spec.upstream_header
+                )
+            if (each.saved.epoch, each.saved.status) != (epoch, "running"):
+                continue  # another boot began while we asked
+            before = each.job
+            if each.jobs is None:
+                each.jobs = Jobs(each.saved.pid, spec.job_cpu, script_of)
+            if each.jobs.look(rows[each.where.id], kernel, time.monotonic()) != before:
+                self._bump()
+
     async def cap_logs(self) -> None:
         for workspace in self._occupying():
             await asyncio.to_thread(output.cap, workspace.where.log)
@@ -193,5 +218,6 @@ def _row(workspace: LocalWorkspace, sample: Sample | None = None) -> WorkspaceRe
         error_code=saved.error_code,
         error=saved.error,
         restore=saved.restore,
+        job=workspace.job,
         **{name: getattr(saved, name) for name in ORIGIN},
     )

@@ -140,9 +140,10 @@ async def _spec(
         value = getattr(spec, field.name)
         if not isinstance(value, _KINDS.get(str(field.type), object)) or isinstance(value, bool):
             raise _bad(f"{field.name} must be {field.type}, not {value!r:.60}")
-    header = getattr(spec, "upstream_header", "") + getattr(spec, "ready_path", "")
+    lines = ("upstream_header", "ready_path", "jobs_path")
+    header = "".join(getattr(spec, name, "") for name in lines)
     if "\r" in header or "\n" in header:
-        raise _bad("upstream_header and ready_path are one line each")
+        raise _bad("upstream_header, ready_path and jobs_path are one line each")
     return spec
 
 

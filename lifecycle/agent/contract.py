@@ -52,6 +52,10 @@ class StartSpec:
     priority: str = "normal"
     region: str = "local"
     """Whose it is, kept beside the files: should the store lose its records, reports tell."""
+    jobs_path: str = ""
+    """Jupyter's list of kernels at the IDE's port: a busy one is a job. "" = CPU alone tells."""
+    job_cpu: float = 20.0
+    """Percent of a core above which a process is a job."""
     volume: str = ""
     """Its files are on this volume (an EBS volume's id), which is attached; "" = on the machine's disk."""
     device: str = ""
@@ -118,6 +122,8 @@ class WorkspaceReport:
     secret: str = field(default="", repr=False)
     restore: str = ""
     """The snapshot this boot starts from, until it runs."""
+    job: str = ""
+    """What works in it although nobody may be there, in words; "" while nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ class Report:
     boot_id: str
     """New with every start of the agent."""
     version: int
-    """Grows whenever a workspace's epoch, status or step changes."""
+    """Grows whenever a workspace's epoch, status, step or job changes."""
     slots: int
     cpu_percent: float = 0.0
     memory_bytes: int = 0

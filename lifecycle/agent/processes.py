@@ -50,6 +50,17 @@ class Usage:
     memory_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One process. started: seconds since 1970; tells a pid that is used again."""
+
+    pid: int
+    started: float
+    name: str
+    cpu_seconds: float
+    memory_bytes: int
+
+
 def started_at(pid: int) -> int:
     """When a process started, in a unit of its own that tells a reused pid; 0 if it does not run."""
     if pid <= 0:
@@ -171,24 +182,53 @@ def _listeners(connections: Iterable[Any]) -> set[tuple[str, int]]:
     }
 
 
-def usage(owners: Iterable[Owner]) -> dict[str, Usage]:
-    """CPU time and resident memory of each workspace's processes, by its id. One pass; blocks."""
+def running(owners: Iterable[Owner]) -> dict[str, list[Running]]:
+    """Each workspace's processes, by its id. One pass over all that there are; blocks."""
+    owners = list(owners)
     by_uid = {owner.uid: owner.workspace_id for owner in owners if owner.uid}
     by_pid = {owner.pid: owner.workspace_id for owner in owners if owner.pid}
     rows = {
         process.pid: process.info
-        for process in psutil.process_iter(["ppid", "uids", "cpu_times", "memory_info"])
+        for process in psutil.process_iter(
+            ["ppid", "uids", "cpu_times", "memory_info", "name", "create_time"]
+        )
     }
-    totals = {owner.workspace_id: Usage(0, 0) for owner in owners}
-    for pid, row in rows.items():
+    found: dict[str, list[Running]] = {owner.workspace_id: [] for owner in owners}
+    for own, row in rows.items():
         if not row["uids"] or not row["cpu_times"] or not row["memory_info"]:
             continue  # gone, or not ours to see
-        workspace = by_uid.get(row["uids"].real)
+        pid, workspace = own, by_uid.get(row["uids"].real)
         while workspace is None and pid in rows:
             workspace = by_pid.get(pid)
             pid = rows[pid]["ppid"] if rows[pid]["ppid"] != pid else -1
         if workspace:
-            so_far, cpu = totals[workspace], row["cpu_times"]
-            seconds = so_far.cpu_seconds + cpu.user + cpu.system
-            totals[workspace] = Usage(seconds, so_far.memory_bytes + row["memory_info"].rss)
-    return totals
+            cpu = row["cpu_times"]
+            found[workspace].append(
+                Running(
+                    own, row["create_time"] or 0.0, row["name"] or "", cpu.user + cpu.system,
+                    row["memory_info"].rss,
+                )
+            )  # fmt: skip
+    return found
+
+
+def usage(owners: Iterable[Owner]) -> dict[str, Usage]:
+    """CPU time and resident memory of each workspace's processes, by its id. Blocks."""
+    return {
+        workspace: Usage(
+            sum(each.cpu_seconds for each in rows), sum(each.memory_bytes for each in rows)
+        )
+        for workspace, rows in running(owners).items()
+    }
+
+
+def script_of(pid: int) -> str:
+    """File name of the script that an interpreter runs, "" when it runs none or is gone. No other argument
+    is told: they may be secrets."""
+    try:
+        words = psutil.Process(pid).cmdline()[1:]
+    except _GONE:
+        return ""
+    first = next((word for word in words if not word.startswith("-")), "")
+    name = first.rpartition("/")[2]
+    return name if name.endswith((".py", ".js", ".sh", ".rb", ".R", ".jl", ".pl")) else ""

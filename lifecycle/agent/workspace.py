@@ -19,6 +19,7 @@ from lifecycle.agent.contract import Manifest, SnapshotSpec, StartSpec
 from lifecycle.agent.disk import Saved, WorkspaceDir
 from lifecycle.agent.ide import Ide, PortTaken, crash_of, launch, until_ready
 from lifecycle.agent.isolation import Isolation
+from lifecycle.agent.jobs import Jobs
 from lifecycle.agent.processes import Owner, StillRunning, end
 from lifecycle.agent.refusal import BootFailed, Refused, stale_epoch
 
@@ -55,12 +56,20 @@ class LocalWorkspace:
         self.saved = load(where)
         self.removed = False
         self._lock = asyncio.Lock()
+        self.spec: StartSpec | None = None
+        """Of the boot that this agent began; an agent ends what an earlier one left."""
+        self.jobs: Jobs | None = None
         self._life: asyncio.Task[None] | None = None
         self._ide: Ide | None = None
 
     @property
     def secret(self) -> str:
         return self.saved.secret
+
+    @property
+    def job(self) -> str:
+        """What works in it, in words; "" when nothing does or it does not run."""
+        return self.jobs.job if self.jobs and self.saved.status == "running" else ""
 
     @property
     def owner(self) -> Owner:
@@ -75,6 +84,7 @@ class LocalWorkspace:
         cleared = {"step": "", "port": 0, "error_code": "", "error": ""}
         origin = {name: getattr(spec, name) for name in ORIGIN}
         restore = spec.restore.snapshot_id if spec.restore else ""
+        self.spec, self.jobs = spec, None
         self._promise(epoch=spec.epoch, status="starting", restore=restore, **cleared, **origin)
         self._life = asyncio.create_task(self._live(spec, self._life))
 

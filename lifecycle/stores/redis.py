@@ -192,6 +192,12 @@ class RedisStore:
     async def touch(self, workspace_id: str, kind: str, source: str = "api") -> bool:
         return bool(await self._scripts.run(scripts.TOUCH, workspace_id, kind, source))
 
+    async def job(self, workspace: Workspace, job: str) -> bool:
+        """What works in this boot now, in words; "" when nothing does. Whether that is new."""
+        new, stamp = await self._scripts.run(scripts.JOB, workspace.id, workspace.epoch, job)
+        await self._keep(workspace.id, stamp)
+        return bool(new)
+
     async def extend(self, workspace_id: str, seconds: float) -> Workspace:
         _, stamp = await self._scripts.run(scripts.EXTEND, workspace_id, int(seconds * 1000))
         await self._keep(workspace_id, stamp)

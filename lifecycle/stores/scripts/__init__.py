@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lifecycle.stores.scripts.admission import ADMIT, RELEASE
+from lifecycle.stores.scripts.jobs import JOB
 from lifecycle.stores.scripts.looks import PUT_ON_DUE, SCHEDULE, WARNED
 from lifecycle.stores.scripts.machines import (
     MACHINE_ADOPT,
@@ -52,6 +53,7 @@ __all__ = [
     "EXTEND",
     "FLUSH",
     "FORGET_GATEWAY",
+    "JOB",
     "KEPT",
     "LEASE_GIVE",
     "LEASE_TAKE",
