@@ -326,6 +326,8 @@ class Application:
             metrics=self._metrics.render,
             openapi=document(api.operations(), __version__, cookie),
             dashboard=self._dashboard,
+            notices=self._manager.notices,
+            deliveries=self._manager.deliveries,
             idle_timeout=settings.idle_timeout,
             retention=settings.retention,
             metrics_token=settings.metrics_token,

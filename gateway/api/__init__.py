@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from gateway.api import answers as a
 from gateway.api import bodies as b
 from gateway.api import dashboard, events, fleet, health, joining, quota, usage
+from gateway.api import notices as n
 from gateway.api import workspaces as w
 from gateway.api.operation import Endpoint, Operation, UnknownPath
 from gateway.api.parts import Entry, Parts
@@ -77,6 +78,17 @@ def operations() -> tuple[Operation, ...]:
            media_types=("application/json", "text/csv")),
         of("GET", "/api/quota", quota.quota, "What a user has of their quotas, and when it frees",
            "person", {200: a.QuotaAnswer}, query=b.QuotaQuery, errors=(404,)),
+        of("GET", f"{_ONE}/notices", n.notices, "What its person was told", "person",
+           {200: a.NoticeAnswer}, query=b.NoticesQuery, many=True, errors=(404,)),
+        of("GET", "/api/preferences", n.preferences, "Which notices a user wants, and where",
+           "person", {200: a.PreferencesAnswer}, query=b.UserQuery, errors=(404,)),
+        of("PUT", "/api/preferences", n.prefer, "Opt out of notices; the operator sets addresses",
+           "person", {200: a.PreferencesAnswer}, b.Preferences, query=b.UserQuery,
+           errors=(403, 404)),
+        of("GET", "/api/deliveries", n.deliveries, "Notices on their way, newest first", "admin",
+           {200: a.DeliveryAnswer}, query=b.DeliveriesQuery, many=True),
+        of("POST", "/api/deliveries/{id}/retry", n.retry, "Send one again that failed", "admin",
+           {200: a.DeliveryAnswer}, b.Nothing, errors=(404, 409)),
         of("GET", "/api/events", told.get, "What happened, newest last; live as an event stream",
            "person", {200: a.EventAnswer}, query=b.EventsQuery, many=True, errors=(404, 429),
            media_types=("application/json", _STREAM)),

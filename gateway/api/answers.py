@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic.alias_generators import to_camel
 
 from lifecycle.model import MachineStatus, WorkspaceStatus
+from lifecycle.notices.deliveries import Status
 
 
 class Answer(BaseModel):
@@ -191,6 +192,47 @@ class UsersUsage(Answer):
 
 class UsageReply(RootModel[UsageAnswer | UsersUsage]):
     """Of one user; of all of them when the operator names none."""
+
+
+class NoticeAnswer(Answer):
+    """seq: counts up within its workspace. data: at (of what is announced), reason, …, as text."""
+
+    seq: int
+    type: str
+    workspace_id: str
+    at: int
+    text: str
+    data: dict[str, str]
+
+
+class PreferencesAnswer(Answer):
+    """optOut: type of notice → channels that it does not come by."""
+
+    user_id: str
+    email: str | None
+    opt_out: dict[str, list[str]]
+
+
+class DeliveryAnswer(Answer):
+    """One notice by one channel. nextAttemptAt: null when there is none. durationMs, code, answer: of the last
+    attempt. attempts: since it was last asked for; retried: how often an operator asked for it again."""
+
+    id: str
+    channel: str
+    to: str | None
+    workspace_id: str
+    user_id: str
+    type: str
+    text: str
+    status: Status
+    attempts: int
+    retried: int
+    created_at: int
+    attempted_at: int | None
+    next_attempt_at: int | None
+    duration_ms: int
+    code: int | None
+    answer: str
 
 
 class EventAnswer(Answer):

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from gateway.api.errors import ApiError, Invalid
 from gateway.entry import safe_next
 from lifecycle.model import WorkspaceStatus
+from lifecycle.notices.deliveries import Status
 from lifecycle.queueing import PRIORITIES, boost_ms
 
 MAX_BODY = 64 * 1024
@@ -31,6 +32,7 @@ MAX_EXTEND = 7 * 86400
 MAX_EVENTS = 1000
 MAX_USERS = 1000
 EVENT_ID = "[0-9]{1,16}(-[0-9]{1,16})?"
+MAIL = r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,189}$"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -82,6 +84,15 @@ UserId = Annotated[
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 WorkspaceId = Annotated[str, Field(min_length=1, max_length=40)]
 Kind = Literal["api", "input", "frames", "job"]
+NoticeType = Literal[
+    "workspace.stopping_soon",
+    "workspace.stays",
+    "workspace.stopped",
+    "workspace.failed",
+    "workspace.terminating_soon",
+    "workspace.terminated",
+    "quota.alert",
+]
 Priority = Annotated[
     str | int,
     AfterValidator(_priority),
@@ -105,6 +116,13 @@ class Create(Body):
 
 class Nothing(Body):
     """An empty object, or no body at all."""
+
+
+class Preferences(Body):
+    """email: null for none. optOut: type → channels that it does not come by; the whole of it."""
+
+    email: Annotated[str, Field(max_length=254, pattern=MAIL)] | None = None
+    opt_out: dict[NoticeType, list[Literal["ide", "webhook", "email"]]] | None = None
 
 
 class Extend(Body):
@@ -188,6 +206,24 @@ class QuotaQuery(Query):
 
     user: UserId | None = None
     plan: Label | None = None
+
+
+class UserQuery(Query):
+    """user: whose; a person's own if left out."""
+
+    user: UserId | None = None
+
+
+class NoticesQuery(Query):
+    """after: the number of the last one seen."""
+
+    after: Annotated[int, Field(ge=0, le=10**12)] = 0
+
+
+class DeliveriesQuery(Query):
+    user: UserId | None = None
+    status: Status | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
 
 
 class EventsQuery(Query):

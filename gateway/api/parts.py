@@ -16,6 +16,8 @@ from gateway.auth import Admin, Nobody, Person
 from lifecycle.agent.contract import Manifest, Report
 from lifecycle.joining import Joining
 from lifecycle.model import Event, Machine, Workspace
+from lifecycle.notices import Notice, Preferences
+from lifecycle.notices.deliveries import Delivery, Status
 from lifecycle.plans import Plan, Plans
 from lifecycle.pricing import Prices
 from lifecycle.quota import Taken
@@ -69,6 +71,31 @@ class Looks(Protocol):
 
     def follow(self) -> AsyncGenerator[DashboardAnswer, None]:
         """One now, and the next as they come."""
+
+
+class NoticeBook(Protocol):
+    async def since(self, workspace_id: str, seq: int, limit: int = 50) -> list[Notice]:
+        """Notices after that number, oldest first."""
+
+    async def preferences(self, user_id: str) -> Preferences: ...
+
+    async def prefer(
+        self,
+        user_id: str,
+        email: str | None = None,
+        opt_out: Mapping[str, Sequence[str]] | None = None,
+    ) -> Preferences:
+        """Write down what is given."""
+
+
+class DeliveryLog(Protocol):
+    async def list(
+        self, user_id: str | None = None, status: Status | None = None, limit: int = 100
+    ) -> Sequence[Delivery]:
+        """Newest first."""
+
+    async def retry(self, delivery_id: str) -> Delivery:
+        """Begin anew with one that failed. Raises Conflict, with no status when there is none."""
 
 
 class Health(Protocol):
@@ -130,6 +157,8 @@ class Parts:
     openapi: Mapping[str, Any]
     dashboard: Looks
     """Everything at a glance."""
+    notices: NoticeBook
+    deliveries: DeliveryLog
     noticed: Callable[[str, str, int], Awaitable[None]] = _unnoticed
     """A machine's cloud told it ("spot", "rebalance") that it will be taken away, at that time."""
     prices: Prices | None = None

@@ -20,6 +20,8 @@ from lifecycle.model import (
     WorkspaceStatus,
     check_transition,
 )
+from lifecycle.notices import Notice, Preferences
+from lifecycle.notices.deliveries import Delivery
 from lifecycle.queueing import boost_ms
 from lifecycle.stores import Conflict, LimitReached, StoreUnavailable
 
@@ -239,6 +241,23 @@ class FakeDashboard:
     async def follow(self) -> AsyncGenerator[DashboardAnswer, None]:
         for _ in range(2):
             yield await self.account()
+
+
+class FakeBook:
+    """Nobody was told anything, and every delivery may be sent again."""
+
+    async def since(self, workspace_id: str, seq: int, limit: int = 50) -> list[Notice]:
+        return []
+
+    async def preferences(self, user_id: str) -> Preferences:
+        return Preferences()
+
+    async def list(self, *asked: Any) -> list[Delivery]:
+        return []
+
+    async def retry(self, delivery_id: str) -> Delivery:
+        notice = Notice(1, "workspace.stopped", "ws-1", "ada", 5, "it stopped")
+        return Delivery(delivery_id, "webhook", notice, "demo")
 
 
 class FakeHealth:
