@@ -113,7 +113,9 @@ class Application:
         self._dashboard = Dashboard(
             self._store, self._fleet, self._signals, self._usage, self._inquiry.eta, self._prices
         )
-        self._gauges = Gauges(self._metrics, self._store, self._fleet, manager.leads)
+        self._gauges = Gauges(
+            self._metrics, self._store, self._fleet, self._signals, manager.leads, self._prices
+        )
         self._routes = Routes(self._store)
         self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -328,8 +330,6 @@ class Application:
             dashboard=self._dashboard,
             notices=self._manager.notices,
             deliveries=self._manager.deliveries,
-            idle_timeout=settings.idle_timeout,
-            retention=settings.retention,
             metrics_token=settings.metrics_token,
             prices=self._prices,
             limits=Limits(settings.api_rate),

@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 from gateway.metrics import Metrics
 from lifecycle.model import Event
+from lifecycle.pricing import Prices
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
+from lifecycle.stores.signals import RedisSignals
+from lifecycle.usage import RUNNING
 
 INTERVAL = 5.0
-BOOTS_MAX = 10_000  # boots under way whose start is remembered; the oldest is forgotten
+BOOTS_MAX = 10_000  # waits and boots under way whose start is remembered; the oldest is forgotten
 
 
 class Gauges:
@@ -20,20 +23,27 @@ class Gauges:
         metrics: Metrics,
         store: RedisStore,
         fleet: RedisFleet,
+        signals: RedisSignals,
         leads: Callable[[], bool],
+        prices: Prices | None = None,
     ) -> None:
         """leads: whether this process runs the loops. What happens once is counted by it alone."""
         self._metrics, self._store, self._fleet, self._leads = metrics, store, fleet, leads
+        self._signals, self._prices = signals, prices
+        self._queued: OrderedDict[str, int] = OrderedDict()
         self._started: OrderedDict[str, int] = OrderedDict()
 
     def on_event(self, event: Event) -> None:
         if not self._leads():
             return
         workspace = event.data.get("workspace", "")
-        if event.type == "workspace.starting":
-            self._started[workspace] = event.at_ms
-            while len(self._started) > BOOTS_MAX:
-                self._started.popitem(last=False)
+        if event.type == "workspace.queued":
+            _remember(self._queued, workspace, event.at_ms)
+        elif event.type == "workspace.starting":
+            queued = self._queued.pop(workspace, None)
+            if queued is not None:
+                self._metrics.queue_wait_seconds.observe((event.at_ms - queued) / 1000)
+            _remember(self._started, workspace, event.at_ms)
         elif event.type == "workspace.running":
             started = self._started.pop(workspace, None)
             if started is not None:
@@ -51,7 +61,21 @@ class Gauges:
         self._metrics.count_workspaces(counts, counts["queued"])
         machines = await self._fleet.machines()
         self._metrics.count_machines(Counter(str(machine.status) for machine in machines))
+        if self._prices is not None:
+            rate = sum(
+                m.occupied * self._prices.hour(RUNNING, m.machine_class, 0) for m in machines
+            )
+            self._metrics.cost_per_hour.set(float(rate))
+        looks, deliveries = await self._signals.due()
+        self._metrics.due_workspaces.set(looks)
+        self._metrics.due_deliveries.set(deliveries)
         self._metrics.lease_held.set(1 if self._leads() else 0)
         decision = await self._fleet.pool_decision()
         if decision:
             self._metrics.scaled(decision["want"], decision["have"], decision["users"])
+
+
+def _remember(since: OrderedDict[str, int], workspace: str, at_ms: int) -> None:
+    since[workspace] = at_ms
+    while len(since) > BOOTS_MAX:
+        since.popitem(last=False)

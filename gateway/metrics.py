@@ -31,6 +31,7 @@ CLOSE_CODES = frozenset({*range(1000, 1016), *BY_CODE})
 """Shown by number; a client may send any of 4,000 others, which count as "other"."""
 
 PROXY_CLASSES = frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"})
+WAIT_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 BOOT_BUCKETS = (0.5, 1, 2, 3, 5, 8, 13, 20, 30, 45, 60, 90, 120, 180, 300)
 FLUSH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -49,6 +50,19 @@ class Metrics:
         self.workspaces = self._gauge("workspaces", "Workspaces by status.", "status")
         self.machines = self._gauge("machines", "Machines by status.", "status")
         self.queue_length = self._gauge("queue_length", "Workspaces that wait for a slot.")
+        self.queue_wait_seconds = self._histogram(
+            "queue_wait_seconds", "From asking for a workspace until its boot begins.", WAIT_BUCKETS
+        )
+        self.due_workspaces = self._gauge(
+            "due_workspaces", "Workspaces that are due to be looked at by the lifecycle."
+        )
+        self.due_deliveries = self._gauge(
+            "due_deliveries",
+            "Notices that wait for a delivery, those to be tried again among them.",
+        )
+        self.cost_per_hour = self._gauge(
+            "cost_per_hour", "Price of an hour of what is on machines now; 0 without --prices."
+        )
         self.boot_seconds = self._histogram(
             "boot_seconds", "From the start of a boot until the IDE is ready.", BOOT_BUCKETS
         )

@@ -15,6 +15,7 @@ EXPECTED = {
     "relay_up_bytes_total", "relay_down_bytes_total", "proxy_requests_total",
     "heartbeat_flush_seconds", "redis_up", "lease_held", "scaler_desired_machines",
     "scaler_observed_machines", "scaler_live_users", "info",
+    "queue_wait_seconds", "due_workspaces", "due_deliveries", "cost_per_hour",
 }  # fmt: skip
 
 
