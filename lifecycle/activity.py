@@ -1,7 +1,7 @@
 """Why is this workspace alive, and what happens to it when? Answered from its record alone; pure.
 
-The rule: a running workspace is stopped once nothing that counts as activity was seen for
-`idle_timeout` and no extension is left. An unknown last activity is never idleness: without one
+The rule: a running workspace is stopped once nothing that its policy counts as activity was seen for
+the idle timeout and no extension is left. An unknown last activity is never idleness: without one
 there is no time to stop at. Times are milliseconds, timeouts seconds.
 """
 
@@ -14,9 +14,6 @@ from typing import Any
 from lifecycle import schedule
 from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.plans import KINDS, Policy
-
-COUNTING = frozenset({"boot", "frames", "api", "input", "job"})
-"""Kinds of signal that keep a workspace alive; any other is shown and keeps nothing."""
 
 _W = WorkspaceStatus
 
@@ -131,40 +128,34 @@ def _hard(workspace: Workspace, policy: Policy) -> Bound | None:
 
 
 def alive_because(
-    workspace: Workspace, now_ms: int, idle_timeout: float
+    workspace: Workspace, now_ms: int, policy: Policy, trusted_since_ms: int | None = None
 ) -> tuple[str | None, int | None]:
-    """("frames, 12 s ago", when it stops) while it runs; the reason is None once it is idle.
-
-    The reason is the one its stop waits for: an extension that outlasts the last activity wins.
-    """
+    """("frames, 12 s ago", when it stops) while it runs; the reason is None once it is to be stopped."""
     if workspace.status is _W.STARTING:
         return f"boot, {_ago(workspace.status_since_ms, now_ms)}", None
     if workspace.status is not _W.RUNNING:
         return None, None
-    kind, last_ms = _last_activity(workspace)
-    if not last_ms:
-        return "nothing is known of its activity yet, and unknown is never idle", None
-    idle_at = last_ms + math.ceil(idle_timeout * 1000)
-    if workspace.extend_until_ms > idle_at:
-        left = workspace.extend_until_ms - now_ms
-        reason = f"extended, {span(left / 1000)} left" if left > 0 else None
-        return reason, workspace.extend_until_ms
-    return (f"{kind}, {_ago(last_ms, now_ms)}" if now_ms < idle_at else None), idle_at
+    found = bound(workspace, policy, now_ms, trusted_since_ms)
+    over = found.at_ms is not None and now_ms >= found.at_ms
+    return None if over else found.because, found.at_ms
 
 
 def explain(
-    workspace: Workspace, now_ms: int, idle_timeout: float, retention: float
+    workspace: Workspace, now_ms: int, policy: Policy, trusted_since_ms: int | None = None
 ) -> dict[str, Any]:
-    """{aliveBecause, stopsAt, signals: [{kind, lastAt, secondsAgo, counts}], next: [{what, at, unless}], text}.
+    """{aliveBecause, stopsAt, signals: [{kind, lastAt, secondsAgo, source, counts}], next: [{what, at, unless}],
+    text}.
 
     signals: newest first. next: in the order in which it would happen; at is None where no clock decides.
     """
-    because, stops_at_ms = alive_because(workspace, now_ms, idle_timeout)
-    steps = _next_steps(workspace, now_ms, stops_at_ms, retention)
+    because, stops_at_ms = alive_because(workspace, now_ms, policy, trusted_since_ms)
+    steps = _next_steps(workspace, now_ms, policy, trusted_since_ms)
     return {
         "aliveBecause": because,
         "stopsAt": stops_at_ms,
-        "signals": [_signal(kind, at, now_ms) for kind, at in _newest_first(workspace)],
+        "signals": [
+            _signal(workspace, kind, at, now_ms, policy) for kind, at in _newest_first(workspace)
+        ],
         "next": steps,
         "text": _sentence(workspace, now_ms, because, steps),
     }
@@ -185,25 +176,19 @@ def span(seconds: float) -> str:
     return f"{large} {names[0]}" + (f" {small} {names[1]}" if small else "")
 
 
-def _last_activity(workspace: Workspace) -> tuple[str, int]:
-    """The newest signal that counts. last_active_at_ms may be ahead of the kinds: then its kind is unknown."""
-    counting = [(at, kind) for kind, at in workspace.seen.items() if kind in COUNTING]
-    at, kind = max([*counting, (workspace.running_since_ms, "boot")])
-    if workspace.last_active_at_ms > at:
-        return "activity", workspace.last_active_at_ms
-    return kind, at
-
-
 def _newest_first(workspace: Workspace) -> list[tuple[str, int]]:
     return sorted(workspace.seen.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _signal(kind: str, at_ms: int, now_ms: int) -> dict[str, Any]:
+def _signal(
+    workspace: Workspace, kind: str, at_ms: int, now_ms: int, policy: Policy
+) -> dict[str, Any]:
     return {
         "kind": kind,
         "lastAt": at_ms,
         "secondsAgo": max(0, (now_ms - at_ms) // 1000),
-        "counts": kind in COUNTING,
+        "source": workspace.sources.get(kind),
+        "counts": kind == "boot" or kind in policy.signals,
     }
 
 
@@ -212,32 +197,58 @@ def _step(what: str, at_ms: int | None, unless: str | None) -> dict[str, Any]:
 
 
 def _next_steps(
-    workspace: Workspace, now_ms: int, stops_at_ms: int | None, retention: float
+    workspace: Workspace, now_ms: int, policy: Policy, trusted_since_ms: int | None
 ) -> list[dict[str, Any]]:
     """What follows, and what would prevent it. Ends with the termination that keeps a snapshot."""
-    keep_ms = math.ceil(retention * 1000)
-    terminate = "somebody opens or starts it before"
     match workspace.status:
         case _W.QUEUED:
             return [_step("start", None, "it is stopped while it waits")]
         case _W.STARTING:
             return [_step("run", None, "the boot fails or it is stopped")]
         case _W.RUNNING:
-            stop = _step("stop", stops_at_ms, "there is activity before, or it is extended")
-            if stops_at_ms is None:
-                return [stop]
-            # An overdue stop happens at the next sweep, so the retention counts from now at the earliest.
-            return [stop, _step("terminate", max(stops_at_ms, now_ms) + keep_ms, terminate)]
+            return _steps_of_running(workspace, now_ms, policy, trusted_since_ms)
         case _W.STOPPING | _W.TERMINATING if workspace.next == "start":
             return [_step("start", None, "it is stopped again before")]
         case _W.STOPPING if workspace.next == "terminate":
-            return [_step("terminate", None, "somebody opens or starts it before")]
+            return [_step("terminate", None, _OPENED)]
         case _W.STOPPING:
-            return [_step("terminate", now_ms + keep_ms, terminate)]
+            return _end(now_ms, policy)
         case _W.STOPPED | _W.FAILED:
-            return [_step("terminate", workspace.status_since_ms + keep_ms, terminate)]
+            start = _autostart(workspace, now_ms, policy)
+            return start + _end(workspace.status_since_ms, policy, workspace.keep_until_ms)
+        case _W.TERMINATED:
+            return _autostart(workspace, now_ms, policy)
         case _:
             return []
+
+
+_OPENED = "somebody opens or starts it before"
+
+
+def _steps_of_running(
+    workspace: Workspace, now_ms: int, policy: Policy, trusted_since_ms: int | None
+) -> list[dict[str, Any]]:
+    found = bound(workspace, policy, now_ms, trusted_since_ms)
+    unless = None if found.hard else "there is activity before, or it is extended"
+    stop = _step("stop", found.at_ms, unless)
+    if found.at_ms is None:
+        return [stop]
+    # An overdue stop happens at the next look, so the retention counts from now at the earliest.
+    return [stop, *_end(max(found.at_ms, now_ms), policy)]
+
+
+def _end(asleep_since_ms: int, policy: Policy, keep_until_ms: int = 0) -> list[dict[str, Any]]:
+    if policy.keep:
+        return []
+    at_ms = max(asleep_since_ms + math.ceil(policy.retention * 1000), keep_until_ms)
+    return [_step("terminate", at_ms, _OPENED)]
+
+
+def _autostart(workspace: Workspace, now_ms: int, policy: Policy) -> list[dict[str, Any]]:
+    if not policy.autostart or workspace.status is _W.FAILED:
+        return []
+    at_ms = schedule.next_time(policy.autostart, policy.time_zone, now_ms)
+    return [] if at_ms is None else [_step("start", at_ms, None)]
 
 
 def _sentence(
@@ -249,12 +260,21 @@ def _sentence(
     said += f" ({workspace.reason})" if workspace.reason else ""
     match workspace.status:
         case _W.RUNNING if because is None:
-            return f"{said}; idle. It is stopped at the next sweep; files are kept."
+            return f"{said}; its time is over. It is stopped within moments; files are kept."
         case _W.RUNNING if steps[0]["at"] is None:
             return f"{said}; {because}."
         case _W.RUNNING:
             left = span((steps[0]["at"] - now_ms) / 1000)
-            return f"{said}; alive because of {because}. It stops in {left} unless {steps[0]['unless']}."
+            unless = (
+                f" unless {steps[0]['unless']}"
+                if steps[0]["unless"]
+                else ", whatever is done in it"
+            )
+            return f"{said}; alive because of {because}. It stops in {left}{unless}."
+        case _W.STOPPED | _W.FAILED if not steps:
+            return f"{said}. It is kept for ever."
+        case _ if steps and steps[0]["what"] == "start" and steps[0]["at"]:
+            return f"{said}. It starts by its schedule in {span((steps[0]['at'] - now_ms) / 1000)}."
         case _W.TERMINATED:
             kept = "its files are in a snapshot" if workspace.snapshot_id else "it keeps no files"
             return f"{said}; {kept}. Opening it brings it back."

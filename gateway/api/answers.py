@@ -78,6 +78,7 @@ class Signal(Answer):
     kind: str
     last_at: int
     seconds_ago: int
+    source: str | None
     counts: bool
 
 
@@ -192,6 +193,23 @@ class UsersUsage(Answer):
 
 class UsageReply(RootModel[UsageAnswer | UsersUsage]):
     """Of one user; of all of them when the operator names none."""
+
+
+class QuotaStanding(Answer):
+    """allowed: null is without a bound. freesAt: when what is used counts no more; null: not by waiting."""
+
+    quota: str
+    used: float
+    allowed: float | None
+    frees_at: int | None
+
+
+class QuotaAnswer(Answer):
+    """plan: whose quotas these are. Hours are of all the user's workspaces together, UTC."""
+
+    user_id: str
+    plan: str
+    quotas: list[QuotaStanding]
 
 
 class NoticeAnswer(Answer):
@@ -343,14 +361,16 @@ class ReadyAnswer(Answer):
 
 
 class Problem(Answer):
-    """retryAfter: seconds. limit, allowed, used: which bound refused it. field: which one is wrong."""
+    """retryAfter: seconds. limit, allowed, used: which quota or bound refused it; freesAt: when it frees.
+    field: which one is wrong."""
 
     code: str
     message: str
     retry_after: int | None = None
     limit: str | None = None
-    allowed: int | None = None
-    used: int | None = None
+    allowed: float | None = None
+    used: float | None = None
+    frees_at: int | None = None
     field: str | None = None
     status: str | None = None
     line: int | None = None

@@ -168,8 +168,6 @@ class Parts:
     plans: Plans = field(default_factory=lambda: Plans(Plan("default")))
     taken: Callable[[str], Awaitable[Taken]] = _nothing_taken
     """User → what they have of their quotas."""
-    idle_timeout: float = 3600
-    retention: float = 86400
     metrics_token: str = ""
     keep_alive: float = 15
     """Seconds between comments on a silent event stream."""

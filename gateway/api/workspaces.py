@@ -98,7 +98,8 @@ async def extend(call: Call) -> Reply:
     workspace = await owned(call)
     if workspace.status not in {*UP, _W.QUEUED}:
         raise _conflict(workspace, "only a running one can be extended; start it first")
-    seconds = call.parts.idle_timeout if body.seconds is None else body.seconds
+    default = call.parts.plans.policy_of(workspace).idle_timeout
+    seconds = default if body.seconds is None else body.seconds
     workspace = await call.parts.store.extend(workspace.id, seconds)
     return Reply(200, await _shown(call, workspace, await call.parts.store.now_ms()))
 
@@ -134,7 +135,8 @@ async def enter(call: Call) -> Reply:
 async def activity(call: Call) -> Reply:
     workspace = await owned(call)
     parts = call.parts
-    record = explain(workspace, await parts.store.now_ms(), parts.idle_timeout, parts.retention)
+    policy = parts.plans.policy_of(workspace)
+    record = explain(workspace, await parts.store.now_ms(), policy)
     head = {"workspaceId": workspace.id, "status": workspace.status}
     return Reply(200, ActivityAnswer.model_validate({**head, **record}))
 
@@ -193,7 +195,7 @@ async def _shown(call: Call, workspace: Workspace, now_ms: int) -> WorkspaceAnsw
     return workspace_answer(
         workspace,
         url=call.parts.url_of(workspace.id),
-        alive=alive_because(workspace, now_ms, call.parts.idle_timeout),
+        alive=alive_because(workspace, now_ms, call.parts.plans.policy_of(workspace)),
         queue=await _queue(call, workspace, now_ms),
     )
 
