@@ -136,7 +136,10 @@ class Sweeps:
             "at": str(warn.at_ms), "lead": f"{warn.lead:g}", "reason": reason,
             "canStay": "" if warn.bound.hard else "1",
         }  # fmt: skip
-        text = words.stopping_soon(workspace, reason, warn.lead)
+        counting = {"boot", *self._policy_of(workspace).signals}
+        last_ms = max((workspace.seen.get(kind, 0) for kind in counting), default=0)
+        quiet = (warn.at_ms - last_ms) / 1000 - warn.lead if last_ms else 0
+        text = words.stopping_soon(workspace, reason, warn.lead, quiet)
         await self._tell(workspace, STOPPING_SOON, key, text, data)
 
     async def _tell(

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,8 +25,11 @@ from lifecycle.notices.deliveries import ANSWER_MAX, Answer, Delivery, Outcome, 
 
 TIMEOUT = 10.0  # seconds for the status
 BODY_TIMEOUT = 2.0  # for what else is said: it is only for the log
-NUMBERS = {"at": int, "lead": float, "epoch": int, "percent": int}
-"""What of a notice's data is no text, and what it is."""
+KINDS: Mapping[str, Callable[[str], int | float | bool]] = {
+    "at": int, "freesAt": int, "epoch": int, "percent": int,
+    "lead": float, "used": float, "allowed": float, "canStay": bool,
+}  # fmt: skip
+"""What of a notice's data is no text, and what it is. Times are milliseconds, as in the API."""
 
 
 class Webhook:
@@ -93,9 +96,7 @@ class Webhook:
 
 def body(delivery: Delivery) -> bytes:
     notice = delivery.notice
-    data: dict[str, Any] = {
-        _camel(name): _value(name, value) for name, value in notice.data.items()
-    }
+    data: dict[str, Any] = {name: _value(name, value) for name, value in notice.data.items()}
     data |= {
         "workspaceId": notice.workspace_id,
         "userId": notice.user_id,
@@ -132,13 +133,8 @@ async def _said(response: aiohttp.ClientResponse) -> str:
     return printable(raw.decode(errors="replace"))
 
 
-def _value(name: str, text: str) -> str | int | float:
+def _value(name: str, text: str) -> str | int | float | bool:
     try:
-        return NUMBERS[name](text) if name in NUMBERS else text
+        return KINDS[name](text) if name in KINDS else text
     except ValueError:
         return text
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(word.capitalize() for word in rest)

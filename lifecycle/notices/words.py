@@ -33,14 +33,6 @@ _SUBJECTS = {
     QUOTA: "What you have used of your plan",
 }
 
-_QUOTAS = {
-    "hours_a_day": "of today's running hours ({used} of {allowed} hours)",
-    "hours_a_month": "of this month's running hours ({used} of {allowed} hours)",
-    "workspaces": "of your workspaces ({used} of {allowed})",
-    "running": "of the workspaces that may run at once ({used} of {allowed})",
-    "sessions": "of the connections that may be open at once ({used} of {allowed})",
-}
-
 
 def stopping_soon(workspace: Workspace, reason: str, lead: float, quiet: float = 0) -> str:
     """lead: seconds until then. quiet: for how many seconds nothing was done in it; 0: not told."""
@@ -83,18 +75,6 @@ def terminated(workspace: Workspace) -> str:
         else "it had no files to keep"
     )
     return f"{_called(workspace)} was put away after it had been stopped for long: {files}."
-
-
-def quota_alert(
-    quota: str, percent: int, used: float, allowed: float, frees_at_ms: int | None = None
-) -> str:
-    """quota: a field of plans.Quota. percent: 75, 90 or 100. frees_at_ms: when there is more again."""
-    what = _QUOTAS.get(quota, "of what your plan allows ({used} of {allowed})")
-    figures = what.format(used=f"{used:.4g}", allowed=f"{allowed:.4g}")
-    said = f"You have used {percent} % {figures}."
-    if percent >= 100 and quota.startswith("hours"):
-        said += " What runs is stopped, and nothing starts before there is more; files are kept."
-    return said + (f" There is more from {clock(frees_at_ms)}." if frees_at_ms else "")
 
 
 def subject(type: str, name: str) -> str:

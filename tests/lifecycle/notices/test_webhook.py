@@ -53,7 +53,7 @@ async def test_what_arrives_is_signed_and_says_it_all(receiver: Receiver) -> Non
                 "text": "“demo” was stopped",
                 "at": 1_795_564_800_123,
                 "reason": "idle",
-                "canStay": "1",
+                "canStay": True,
             },
         }
     ]

@@ -36,13 +36,5 @@ def test_what_happened_says_what_becomes_of_the_files() -> None:
     )
 
 
-def test_a_quota_says_how_much_is_used_and_when_there_is_more() -> None:
-    assert words.quota_alert("hours_a_day", 75, 6, 8, MIDNIGHT) == (
-        "You have used 75 % of today's running hours (6 of 8 hours)."
-        " There is more from 2026-11-25 00:00 UTC."
-    )
-    assert "nothing starts before there is more" in words.quota_alert("hours_a_month", 100, 80, 80)
-
-
 def test_every_type_has_a_subject_of_its_own() -> None:
     assert len({words.subject(type, "demo") for type in TYPES}) == len(TYPES)
