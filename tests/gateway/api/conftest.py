@@ -104,7 +104,6 @@ class World:
     metrics: Metrics = field(default_factory=Metrics)
     purged: list[str] = field(default_factory=list)
     notices: list[tuple[str, str, int]] = field(default_factory=list)
-    book: Any = None
     book: Any = field(default_factory=fakes.FakeBook)
     fails: Exception | None = None
     """What snapshot and purge raise."""
