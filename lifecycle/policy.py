@@ -195,7 +195,8 @@ def _asleep(w: Workspace, policy: Policy, now_ms: int) -> Look:
         return Look(next_ms=never if starts_ms is None else starts_ms)
     if now_ms >= ends_ms:
         return Look((Terminate(w, "retention"),), now_ms + AGAIN_MS)
-    leads = [lead for lead in policy.ending_notice if lead <= policy.retention]
+    # At the stop itself its notice says until when it is kept.
+    leads = [lead for lead in policy.ending_notice if lead < policy.retention]
     begun = [lead for lead in leads if ends_ms - lead * 1000 <= now_ms]
     commands = (WarnEnd(w, ends_ms, min(begun)),) if begun else ()
     times = [int(ends_ms - lead * 1000) for lead in leads if lead not in begun]

@@ -190,17 +190,20 @@ def test_time_does_nothing_to_what_is_on_its_way_or_over(status: WorkspaceStatus
 
 @pytest.mark.parametrize("status", [W.STOPPED, W.FAILED])
 def test_what_sleeps_is_announced_and_then_terminated(status: WorkspaceStatus) -> None:
-    one = asleep(status)
-    assert looks(one, 0).commands == (WarnEnd(one, then(24 * HOUR), 86_400),)
-    assert looks(one, 0).next_ms == then(23 * HOUR)
-    assert looks(one, 23 * HOUR).commands == (WarnEnd(one, then(24 * HOUR), 3600),)
-    assert looks(one, 24 * HOUR).commands == (Terminate(one, "retention"),)
+    one, two_days = asleep(status), replace(POLICY, retention=48 * HOUR)
+    assert looks(one, 0, two_days) == Look((), then(24 * HOUR))
+    assert looks(one, 24 * HOUR, two_days).commands == (WarnEnd(one, then(48 * HOUR), 86_400),)
+    assert looks(one, 24 * HOUR, two_days).next_ms == then(47 * HOUR)
+    assert looks(one, 47 * HOUR, two_days).commands == (WarnEnd(one, then(48 * HOUR), 3600),)
+    assert looks(one, 48 * HOUR, two_days).commands == (Terminate(one, "retention"),)
+    assert looks(one, 0) == Look((), then(23 * HOUR)), "its stop says when, a day ahead"
 
 
 def test_what_is_kept_is_not_terminated() -> None:
     kept = asleep(keep_until_ms=then(90 * HOUR))
     assert does(kept, 30 * HOUR) == []
-    assert does(kept, 66 * HOUR) == [WarnEnd]
+    assert does(kept, 66 * HOUR) == []
+    assert does(kept, 89 * HOUR) == [WarnEnd]
     assert does(kept, 90 * HOUR) == [Terminate]
     assert does(asleep(), 10**9, replace(POLICY, keep=True)) == []
 
