@@ -1,0 +1,115 @@
+"""Idle means idle, and the person knows: the real JupyterLab in the shell, in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from tests.e2e.harness import Client, Gateway
+
+pytest.importorskip("jupyterlab", reason="needs the extra ide: pip install -e '.[ide]'")
+
+IDLE = 12
+FLAGS = (
+    "--idle-timeout", str(IDLE), "--countdown", "5", "--idle-sweep-interval", "1",
+    "--scale-interval", "0.5",
+)  # fmt: skip
+SLOW = 60_000  # milliseconds a page may take on a busy machine
+POLL = 11.0  # seconds: JupyterLab's slowest poll of a tab that is looked at comes every ten
+
+
+class Socket:
+    """What goes over the control channel of a page, as maps."""
+
+    def __init__(self, page: Any) -> None:
+        self.up: list[dict[str, Any]] = []
+        self.closed = False
+        page.on("websocket", self._opened)
+
+    def _opened(self, websocket: Any) -> None:
+        if websocket.url.endswith("/_gateway/control"):
+            websocket.on("framesent", lambda frame: self.up.append(msgpack.unpackb(frame)))
+            websocket.on("close", lambda _: setattr(self, "closed", True))
+
+
+async def open_lab(context: Any, client: Client, user: str) -> tuple[Any, dict[str, Any], Socket]:
+    workspace = await client.running(user)
+    _, entry = await client.api("POST", f"/api/workspaces/{workspace['workspaceId']}/enter", {})
+    page = await context.new_page()
+    socket = Socket(page)
+    await page.goto(entry["url"])
+    await page.frame_locator("iframe").first.locator(".jp-LauncherCard").first.wait_for()
+    return page, workspace, socket
+
+
+async def test_a_tab_left_alone_is_stopped_and_one_with_keys_is_not(
+    browser: Any, tmp_path: Path, until: Any
+) -> None:
+    gateway = Gateway(tmp_path / "data", *FLAGS)
+    await gateway.start()
+    client = Client(gateway)
+    context = await browser.new_context(viewport={"width": 1000, "height": 700})
+    context.set_default_timeout(SLOW)
+    try:
+        await _left_alone_beside_one_with_keys(context, client, until)
+    except BaseException:
+        for number, page in enumerate(context.pages):
+            await page.screenshot(path=tmp_path / f"failed-{number}.png")
+        print(gateway.log.read_text()[-8000:])
+        raise
+    finally:
+        await client.http.close()
+        gateway.stop()
+        gateway.clean_up()
+
+
+async def _left_alone_beside_one_with_keys(context: Any, client: Client, until: Any) -> None:
+    busy, at_work, keys = await open_lab(context, client, "ada")
+    typing = asyncio.create_task(_press_now_and_then(busy))
+    left, alone, _ = await open_lab(context, client, "bob")
+    assert left.url.startswith(alone["url"])
+    assert await left.title() != ""
+
+    # The countdown appears although the tab polls, and one press stays.
+    await left.wait_for_selector("#countdown:not([hidden])")
+    assert await left.get_by_role("dialog", name="This workspace stops in").is_visible()
+    await left.get_by_role("button", name="Stay").click()
+    await left.wait_for_selector("#countdown", state="hidden")
+    stays_ms = (await client.api("GET", f"/api/workspaces/{alone['workspaceId']}"))[1]["stopsAt"]
+
+    # Left alone again, it is stopped at its time, and says so.
+    await left.wait_for_selector("#stopped:not([hidden])")
+    _, stopped = await client.api("GET", f"/api/workspaces/{alone['workspaceId']}")
+    assert (stopped["status"], stopped["reason"]) == ("stopped", "idle")
+    assert -500 <= stopped["statusSince"] - stays_ms <= 5000
+
+    # Nothing in that tab sends anything any more.
+    asked: list[str] = []
+    left.on("request", lambda request: asked.append(request.url))
+    left.on("websocket", lambda websocket: asked.append(websocket.url))
+    _, running = await client.api("GET", f"/api/workspaces/{at_work['workspaceId']}")
+    assert running["status"] == "running", "keys were pressed in it all the while"
+    assert [one["kind"] for one in keys.up if one["t"] == "seen"] != []
+    assert {frozenset(one) for one in keys.up} <= {
+        frozenset({"t", "seq", "client"}), frozenset({"t", "kind"})
+    }, "nothing of what was typed"  # fmt: skip
+    quiet_until = asyncio.get_running_loop().time() + POLL
+    await until(lambda: asyncio.get_running_loop().time() > quiet_until, timeout=POLL + 5)
+    assert asked == []
+    typing.cancel()
+
+    # A press starts it again.
+    await left.get_by_role("button", name="Start again").click()
+    await left.wait_for_selector("iframe")
+    assert await left.is_hidden("#stopped")
+
+
+async def _press_now_and_then(page: Any) -> None:
+    """A key that does nothing, well within the idle timeout."""
+    while True:
+        await page.keyboard.press("Shift")
+        await asyncio.sleep(IDLE / 4)
