@@ -32,7 +32,7 @@ from gateway.front import Front, not_found
 from gateway.gauges import INTERVAL, Gauges
 from gateway.heartbeats import Heartbeats
 from gateway.hosts import PublicUrl, WorkspaceHost, origin_of
-from gateway.inquiry import MACHINE_LEAD, Inquiry
+from gateway.inquiry import Inquiry
 from gateway.metrics import Metrics
 from gateway.openapi import document
 from gateway.operators import Operators
@@ -90,8 +90,8 @@ class Application:
         self._metrics = Metrics(__version__)
         self._prices = prices_of(settings)
         self._inquiry = Inquiry(
-            self._store, self._fleet, self._agents, self._signals.last_notice,
-            settings.launch_timeout / 4 if settings.pool != "local" else MACHINE_LEAD,
+            self._store, self._fleet, self._agents, manager.pace.look, manager.bounds(),
+            self._signals.last_notice,
         )  # fmt: skip
         self._heartbeats = Heartbeats(
             self.gateway,

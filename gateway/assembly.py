@@ -63,20 +63,23 @@ from lifecycle.stores.dynamodb import DynamoDbRecords
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.keys import TOLD
 from lifecycle.stores.notices import RedisNotices
+from lifecycle.stores.pace import RedisPace
 from lifecycle.stores.postgresql import PostgresRecords
 from lifecycle.stores.quotas import RedisQuotas
 from lifecycle.stores.recorded import RecordedStore
-from lifecycle.stores.redis import Bounds, RedisStore
+from lifecycle.stores.redis import RedisStore, StoreBounds
 from lifecycle.stores.signals import RedisSignals
 from lifecycle.telemetry import SinkError
 from lifecycle.telemetry import reporter as reporters
 from lifecycle.telemetry.cloudwatch import CloudWatch
 from lifecycle.ticks import Times, every
+from lifecycle.waiting import Bounds
 
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 
+LOCAL_LAUNCH = 2.0  # seconds until a local machine is ready, before any was measured
 CAUGHT_UP = 5000  # events of one turn; more wait for the next
 
 Remote = Ec2Pool | EcsPool | AsgPool | EksPool
@@ -112,7 +115,7 @@ class Manager:
         self.store = _store(
             settings, self.redis, self.clients, lambda name: self.plans.of(name).quota
         )
-        self.quotas = RedisQuotas(self.redis)
+        self.quotas, self.pace = RedisQuotas(self.redis), RedisPace(self.redis)
         self.fleet = RedisFleet(self.redis, self.joining.token)
         self.signals = RedisSignals(self.redis)
         self.news = News(self.signals)
@@ -155,6 +158,14 @@ class Manager:
     def policy_of(self, workspace: Workspace) -> Policy:
         """How long that workspace lives."""
         return self.plans.policy_of(workspace)
+
+    def bounds(self) -> Bounds:
+        """What the pool's are, for whoever asks how long it takes."""
+        s = self._settings
+        guess = LOCAL_LAUNCH if s.pool == "local" else s.launch_timeout / 4
+        return Bounds(
+            s.slots, s.warm_slots, s.max_machines, s.max_starting, s.scale_interval, guess
+        )
 
     def _fair_use(self) -> fair_use.FairUse:
         return fair_use.FairUse(self.store, self.quotas, self.notices, self.plans)
@@ -324,7 +335,7 @@ async def _logged(part: str, work: Awaitable[_T]) -> None:
 def _store(
     settings: Settings, redis: Redis, clients: Clients, quota_of: Callable[[str], Quota]
 ) -> RedisStore:
-    bounds = Bounds(
+    bounds = StoreBounds(
         max_queue=settings.max_queue,
         max_starting=settings.max_starting,
         start_rate=settings.start_rate,

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from gateway.progress import Notice, no_notice
+from lifecycle import waiting
 from lifecycle.agents import AgentError, Agents
-from lifecycle.model import MachineStatus, Workspace
-from lifecycle.queueing import eta_seconds
+from lifecycle.model import Workspace
+from lifecycle.pace import Pace
+from lifecycle.queueing import boost_ms
 from lifecycle.stores import StoreError
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
+from lifecycle.waiting import Bounds, Outlook
 
 log = structlog.get_logger(__name__)
 
-MACHINE_LEAD = 2.0  # seconds a local machine takes to be ready
 PACE_FRESH = 1.0  # seconds; a list asks once per row
 PORTS_FRESH = 3.0  # seconds a machine's word on a workspace's ports is believed
 PORTS_MAX = 1000  # workspaces whose ports are remembered; above it all are asked for again
@@ -29,31 +32,35 @@ class Inquiry:
         store: RedisStore,
         fleet: RedisFleet,
         agents: Agents,
+        pace: Callable[[], Awaitable[Pace]],
+        bounds: Bounds,
         notice: Notice = no_notice,
-        machine_lead: float = MACHINE_LEAD,
     ) -> None:
-        """notice: why the pool has no machines to give, "" while it has. machine_lead: seconds from
-        asking for a machine until it is ready."""
+        """pace: how fast things go now. bounds: the pool's. notice: why it has no machines to give, "" while
+        it has."""
         self._store, self._fleet, self._agents = store, fleet, agents
-        self._ask_notice, self._machine_lead = notice, machine_lead
+        self._ask_pace, self._bounds, self._ask_notice = pace, bounds, notice
         self._notice_known = (0.0, "")
-        self._pace_known: tuple[float, int, list[float]] = (0.0, 0, [])
+        self._outlook_known: tuple[float, int, Outlook] | None = None
         self._ports_known: dict[tuple[str, int], tuple[float, frozenset[int]]] = {}
 
-    async def eta(self, position: int) -> float:
-        """Seconds until the workspace in that place of the queue is likely to run."""
-        free, boots = await self._pace()
-        return eta_seconds(position, free, boots, self._machine_lead)
+    async def eta(self, position: int, workspace: Workspace | None = None) -> float:
+        """Seconds until the workspace in that place of the queue is likely to run; 0 is one that boots now.
+        workspace: the one in that place, whose priority says who may overtake it."""
+        now_ms, outlook = await self._outlook()
+        if workspace is None:
+            return outlook.eta(position)
+        waited = max(0, now_ms - workspace.status_since_ms) / 1000
+        return outlook.eta(position, boost_ms(workspace.priority) / 1000, waited)
 
-    async def _pace(self) -> tuple[int, list[float]]:
-        """Free slots, and recent boots' durations."""
+    async def _outlook(self) -> tuple[int, Outlook]:
+        """The store's clock and what there is and comes, as of a moment ago."""
         now = asyncio.get_running_loop().time()
-        if now >= self._pace_known[0]:
-            machines = await self._fleet.machines()
-            ready = [m for m in machines if m.status is MachineStatus.READY]
-            free = sum(max(0, m.slots - m.occupied) for m in ready)
-            self._pace_known = (now + PACE_FRESH, free, await self._store.boot_seconds())
-        return self._pace_known[1:]
+        if self._outlook_known is None or now >= self._outlook_known[0]:
+            pace, machines = await self._ask_pace(), await self._fleet.machines()
+            found = waiting.outlook(pace, machines, self._bounds)
+            self._outlook_known = (now + PACE_FRESH, pace.now_ms, found)
+        return self._outlook_known[1:]
 
     async def notice(self) -> str:
         """Why the pool has no machines to give just now, "" while it has or that cannot be told."""
@@ -72,7 +79,9 @@ class Inquiry:
         nobody can tell for want of machines."""
         position = await self._store.queue_position(workspace.id)
         unknown = position is None or await self.notice()
-        return position, None if position is None or unknown else await self.eta(position)
+        return position, None if position is None or unknown else await self.eta(
+            position, workspace
+        )
 
     async def ide_log(self, workspace: Workspace) -> str:
         """The last lines of its IDE's output; "" when nobody has them."""

@@ -44,12 +44,12 @@ NEVER = {
 
 DECISIONS = (
     "lifecycle.policy", "lifecycle.placement", "lifecycle.scaler", "lifecycle.queueing",
-    "lifecycle.reconcile",
+    "lifecycle.reconcile", "lifecycle.waiting",
 )  # fmt: skip
 
 PURE = (
     "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.pricing", "lifecycle.identifiers",
-    "lifecycle.plans", "lifecycle.schedule", "lifecycle.quota",
+    "lifecycle.plans", "lifecycle.schedule", "lifecycle.quota", "lifecycle.pace",
     "lifecycle.cloud_events", "lifecycle.moving", "lifecycle.joining", "lifecycle.pools.offerings",
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",
@@ -75,6 +75,7 @@ TECHNOLOGIES = (
         "lifecycle.stores.fleet",
         "lifecycle.stores.signals",
         "lifecycle.stores.metered",
+        "lifecycle.stores.pace",
         "lifecycle.stores.quotas",
         "lifecycle.stores.recorded",
         "lifecycle.stores.notices",

@@ -65,6 +65,11 @@ class UsageReader(Protocol):
         """Users with intervals that end after since_ms, or are open, by name."""
 
 
+class Eta(Protocol):
+    async def __call__(self, position: int, workspace: Workspace | None = None) -> float:
+        """Seconds until that workspace, in that place of the queue, runs; place 0 is one that boots now."""
+
+
 class Looks(Protocol):
     async def account(self) -> DashboardAnswer:
         """As of a moment ago."""
@@ -143,8 +148,7 @@ class Parts:
     """May a page of this Origin change something? The second: whether a cookie says who calls."""
     url_of: Callable[[str], str]
     """Workspace id → address of its page."""
-    eta: Callable[[int], Awaitable[float]]
-    """Place in the queue → seconds until it runs; place 0 is one that starts now."""
+    eta: Eta
     enter: Callable[[Workspace, str], Awaitable[Entry]]
     """Mint an entry that leads to this path of the workspace."""
     snapshot: Callable[[str], Awaitable[Manifest]]

@@ -35,7 +35,8 @@ DELIVERIES_DUE = "deliveries:due"  # zset  delivery → its next attempt
 NOTICES_CURSOR = "notices:cursor"  # string  the newest event that notices were made from
 QUOTA_DUE = "quota:due"  # zset  user → when their running hours have to be looked at next
 LAUNCHES = "launch:seconds"  # list  the newest launches' durations, newest first
-RELEASES = "slots:released"  # list  the newest moments at which a slot became free, newest first
+RUNS = "run:seconds"  # list  how long the newest 300 runs took, ms, newest first
+ARRIVALS = "boot:arrivals"  # list  "{ms} {boost}" of the newest 500 that were queued, newest first
 PENDING = "store:pending"  # set  workspaces with changes that are not kept there yet
 
 

@@ -24,7 +24,7 @@ from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.stores import Conflict, StoreUnavailable, keys, scripts
 from lifecycle.stores.connection import asked
 from lifecycle.stores.records import DELETED, Record, Records, Succession, remembers, succession
-from lifecycle.stores.redis import Bounds, RedisStore
+from lifecycle.stores.redis import RedisStore, StoreBounds
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class Restored(Conflict):
 
 
 class RecordedStore(RedisStore):
-    def __init__(self, redis: Redis, records: Records, **bounds: Unpack[Bounds]) -> None:
+    def __init__(self, redis: Redis, records: Records, **bounds: Unpack[StoreBounds]) -> None:
         super().__init__(redis, **bounds)
         self._records = records
         self._away = False

@@ -22,7 +22,7 @@ from lifecycle.stores.connection import Scripts, asked
 READ_BATCH = 500  # records a pipeline: bounds the answer held in memory at once
 
 
-class Bounds(TypedDict, total=False):
+class StoreBounds(TypedDict, total=False):
     """What a store holds people to. quota_of: plan → what its users may have; max_workspaces_per_user for
     all if left out. max_starting: how many boot at once, beside those that wait (max_queue); 0: those that
     boot do not count. start_rate: starts of a user in a minute; 0: without a bound."""
@@ -47,7 +47,7 @@ class RedisStore:
         start_rate: float = 0,
         quota_of: Callable[[str], Quota] | None = None,
     ) -> None:
-        """As Bounds says."""
+        """As StoreBounds says."""
         self.redis = redis
         self._scripts = Scripts(redis)
         everybodys = Quota(workspaces=max_workspaces_per_user)
@@ -153,10 +153,6 @@ class RedisStore:
             for status in WorkspaceStatus:
                 pipe.zcard(keys.by_status(status))
             return dict(zip(map(str, WorkspaceStatus), await asked(pipe.execute()), strict=True))
-
-    async def boot_seconds(self) -> list[float]:
-        """Durations of the newest 100 boots, newest first."""
-        return [int(ms) / 1000 for ms in await asked(self.redis.lrange(keys.BOOTS, 0, -1))]
 
     async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
         record = await self._require(workspace_id)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import inquiry
 from gateway.inquiry import Inquiry
+from lifecycle.pace import Pace
 from lifecycle.stores import StoreUnavailable
+from lifecycle.waiting import Bounds
 from tests.lifecycle.fakes import workspace
 
 
@@ -32,11 +33,12 @@ class World:
     async def machines(self) -> list[Any]:
         return self.machines_
 
-    async def boot_seconds(self) -> list[float]:
-        return [3.0]
+    async def pace(self) -> Pace:
+        return Pace(1_000_000, users=2, boots=[3.0])
 
-    def inquiry(self, **more: Any) -> Inquiry:
-        return Inquiry(self, self, None, self.notice, **more)  # type: ignore[arg-type]
+    def inquiry(self, launch: float = 2.0) -> Inquiry:
+        bounds = Bounds(launch_guess=launch)
+        return Inquiry(self, self, None, self.pace, bounds, self.notice)  # type: ignore[arg-type]
 
 
 async def test_without_machines_to_be_had_nobody_is_promised_a_time() -> None:
@@ -49,8 +51,8 @@ async def test_without_machines_to_be_had_nobody_is_promised_a_time() -> None:
 
 
 async def test_a_machine_elsewhere_takes_its_time() -> None:
-    slow = await World().inquiry(machine_lead=90.0).eta(1)
-    assert slow - await World().inquiry().eta(1) == 90.0 - inquiry.MACHINE_LEAD
+    slow = await World().inquiry(90.0).eta(1)
+    assert slow - await World().inquiry(2.0).eta(1) == 88.0
 
 
 async def test_a_notice_is_asked_for_once_a_second_and_a_store_away_says_none() -> None:

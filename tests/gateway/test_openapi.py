@@ -55,7 +55,7 @@ def test_the_contract_is_there() -> None:
         POST /api/workspaces/{id}/stop · POST /api/workspaces/{id}/extend
         POST /api/workspaces/{id}/snapshot · POST /api/workspaces/{id}/heartbeat · POST /heartbeat
         POST /workspace/update · POST /api/workspaces/{id}/enter
-        GET /api/workspaces/{id}/activity · GET /api/machines · GET /api/pool · GET /api/usage
+        GET /api/workspaces/{id}/activity · GET /api/machines · GET /api/pool · GET /api/usage · GET /api/quota
         POST /api/machines/join · POST /api/machines/{id}/report
         POST /api/machines/{id}/drain · POST /api/machines/{id}/undrain · GET /api/dashboard
         GET /api/workspaces/{id}/notices · GET /api/preferences · PUT /api/preferences

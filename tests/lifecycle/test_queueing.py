@@ -1,10 +1,10 @@
-"""Who is next, and how long does it take?"""
+"""Who is next?"""
 
 from __future__ import annotations
 
 import pytest
 
-from lifecycle.queueing import FIRST_BOOT_GUESS, boost_ms, eta_seconds
+from lifecycle.queueing import boost_ms
 
 
 def places(*arrivals: tuple[str, float, str]) -> list[str]:
@@ -37,20 +37,3 @@ def test_a_number_is_taken_as_seconds(priority: str, ms: int) -> None:
 def test_what_is_no_priority_is_refused(priority: str) -> None:
     with pytest.raises(ValueError, match=r"float|priority"):
         boost_ms(priority)
-
-
-def eta(position: int, free: int = 0, boots: tuple[float, ...] = (4.0,)) -> float:
-    return eta_seconds(position, free, boots, machine_lead=2.0)
-
-
-def test_within_the_free_slots_one_boot_is_waited_for_beyond_them_a_machine_too() -> None:
-    assert eta(1, free=1) == 4.0
-    assert eta(2, free=1) == 6.0
-
-
-def test_the_middle_boot_counts_not_the_odd_one_out() -> None:
-    assert eta(1, free=1, boots=(3.0, 90.0, 5.0)) == 5.0
-
-
-def test_before_any_boot_was_measured_there_is_a_guess() -> None:
-    assert eta(1, free=1, boots=()) == FIRST_BOOT_GUESS

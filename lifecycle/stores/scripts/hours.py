@@ -39,7 +39,8 @@ end
 -- The part of [from, to) within a period.
 local function within(period, from, to) return math.max(0, math.min(to, period[3]) - math.max(from, period[2])) end
 
--- An interval of running that has ended; the hash forgets what is older than the periods.
+-- An interval of running that has ended; the hash forgets what is older than the periods. How long it was tells
+-- who waits when slots come free.
 local function count_hours(user, from, to)
   local key, keep = 'hours:' .. user, {}
   for _, period in ipairs(hour_periods()) do
@@ -50,6 +51,8 @@ local function count_hours(user, from, to)
   for _, name in ipairs(redis.call('HKEYS', key)) do
     if not keep[name] and string.sub(name, 1, 5) ~= 'told:' then redis.call('HDEL', key, name) end
   end
+  redis.call('LPUSH', 'run:seconds', text(to - from))
+  redis.call('LTRIM', 'run:seconds', 0, 299)
   if redis.call('EXISTS', key) == 1 then redis.call('PEXPIRE', key, 70 * DAY) end
 end
 

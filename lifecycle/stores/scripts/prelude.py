@@ -92,9 +92,8 @@ local function seat(id, machine, taken)
   local slots, record = 'machine:' .. machine .. ':slots', 'machine:' .. machine
   if taken then
     redis.call('SADD', slots, id)
-  elseif redis.call('SREM', slots, id) == 1 then
-    redis.call('LPUSH', 'slots:released', text(now))
-    redis.call('LTRIM', 'slots:released', 0, 99)
+  else
+    redis.call('SREM', slots, id)
   end
   if redis.call('EXISTS', record) == 1 then
     local empty = redis.call('HGET', record, 'emptySince') or '0'
@@ -157,6 +156,8 @@ end
 
 local function enqueue(id, boost)
   redis.call('ZADD', 'boot:queue', now - tonumber(boost), id)
+  redis.call('LPUSH', 'boot:arrivals', text(now) .. ' ' .. text(tonumber(boost)))
+  redis.call('LTRIM', 'boot:arrivals', 0, 499)
   apply(id, 'queued', {reason = '', errorCode = '', error = '', next = '', step = '', boost = boost})
 end
 

@@ -180,7 +180,7 @@ class World:
             FITTING.check(method, asked, answer.status, answer.json)
         return answer
 
-    async def _eta(self, position: int) -> float:
+    async def _eta(self, position: int, workspace: Workspace | None = None) -> float:
         return 4.2 + position
 
     async def _enter(self, workspace: Workspace, next: str) -> api.Entry:

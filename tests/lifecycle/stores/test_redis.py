@@ -386,7 +386,6 @@ async def test_every_run_is_metered_once(store: RedisStore) -> None:
     one = await store.change(one, W.STOPPED, chain=(W.STOPPING,))
     [ran] = [row for row in await RedisUsage(store.redis).usage("ada") if row[4] == "running"]
     assert ran == (one.id, 1, since, one.status_since_ms, "running", "", 0)
-    assert len(await store.boot_seconds()) == 1
 
 
 # Redis itself
