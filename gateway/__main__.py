@@ -209,6 +209,21 @@ def events(follow: bool, output: str, url: str, data_dir: str | None) -> None:
         say(json.dumps(event) if output == "json" else event_line(event))
 
 
+@cli.command()
+@click.argument("workspace")
+@output
+@gateway_options
+def why(workspace: str, output: str, url: str, data_dir: str | None) -> None:
+    """Say why a workspace is alive, and what happens next."""
+    from gateway.client import activity
+    from gateway.client import why as lines_of
+
+    row = activity(_client(url, data_dir), workspace)
+    lines = [json.dumps(row, indent=2)] if output == "json" else lines_of(row, time.time() * 1000)
+    for line in lines:
+        say(line)
+
+
 def _tell(row: dict[str, Any]) -> None:
     from gateway.client import summary
 

@@ -143,14 +143,43 @@ def events(client: Client, follow: bool) -> Iterator[dict[str, Any]]:
         yield from _rows(client.call("GET", "/api/events"))
 
 
-def table(rows: list[dict[str, Any]], now_ms: float) -> list[str]:
-    """`ls`, line by line. Cells come from users: control characters are spelled out."""
-    lines = [_COLUMNS, *(_cells(row, now_ms) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
+def activity(client: Client, workspace: str) -> dict[str, Any]:
+    return _dict(client.call("GET", f"/api/workspaces/{quote(workspace, safe='')}/activity"))
+
+
+def why(row: dict[str, Any], now_ms: float) -> list[str]:
+    """`why`, line by line: the sentence, the signals, what happens next."""
+    lines = [str(row.get("text") or "nothing is known of it")]
+    signals: list[tuple[str, ...]] = [("SIGNAL", "SEEN", "COUNTS", "FROM")] + [
+        (
+            str(each.get("kind")),
+            f"{duration(each.get('secondsAgo') or 0)} ago",
+            "yes" if each.get("counts") else "no",
+            one_line(str(each.get("source") or "-")),
+        )
+        for each in _rows(row.get("signals"))
+    ]
+    if len(signals) > 1:
+        lines += ["", *_aligned(signals)]
+    for step in _rows(row.get("next")):
+        at, unless = step.get("at"), step.get("unless")
+        when = f" in {duration((at - now_ms) / 1000)}" if at else ""
+        lines.append(f"next: {step.get('what')}{when}{f', unless {unless}' if unless else ''}")
+    return [one_line(line) for line in lines]
+
+
+def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
+
+
+def table(rows: list[dict[str, Any]], now_ms: float) -> list[str]:
+    """`ls`, line by line. Cells come from users: control characters are spelled out."""
+    lines: list[tuple[str, ...]] = [_COLUMNS, *(_cells(row, now_ms) for row in rows)]
+    return _aligned(lines)
 
 
 def _cells(row: dict[str, Any], now_ms: float) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from gateway.client import duration, event_line, table
+from gateway.client import duration, event_line, table, why
 
 
 def ide_gateway(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ def test_help_names_the_commands_and_hides_the_worker(tmp_path: Path) -> None:
     result = ide_gateway("--help", cwd=tmp_path)
     assert result.returncode == 0
     words = [line.split()[0] for line in result.stdout.partition("Commands:")[2].splitlines()[1:]]
-    assert words == ["events", "ls", "open", "serve", "settings", "start", "stop"]
+    assert words == ["events", "ls", "open", "serve", "settings", "start", "stop", "why"]
     assert "..." not in result.stdout.partition("Commands:")[2]
 
 
@@ -188,6 +188,8 @@ class Api(BaseHTTPRequestHandler):
             return self._answer(200, [self.row])
         if self.path == "/api/workspaces?userId=a%2Bb":
             return self._answer(200, [])
+        if self.path == "/api/workspaces/demo/activity":
+            return self._answer(200, {"text": "Running for 5 min; alive because of input."})
         event = {"id": "5-0", "type": "workspace.running", "at": 5, "workspaceId": "demo"}
         if "text/event-stream" in self.headers["Accept"]:
             return self._send(200, b": hello\n\ndata: " + json.dumps(event).encode() + b"\n\n")
@@ -315,6 +317,31 @@ def test_the_table_of_ls() -> None:
     ]
     failed = {"workspaceId": "w", "status": "failed", "error": {"code": "x", "message": "no disk"}}
     assert table([failed], now_ms=0)[1].split() == ["w", "-", "failed", "-", "-", "-", "no", "disk"]
+
+
+def test_why(tmp_path: Path, api: str) -> None:
+    result = ide_gateway("why", "demo", cwd=tmp_path)
+    assert result.stdout == "Running for 5 min; alive because of input.\n"
+    row = {
+        "text": "Running\x1b[2J",
+        "signals": [
+            {"kind": "input", "secondsAgo": 12, "source": "a tab", "counts": True},
+            {"kind": "frames", "secondsAgo": 90, "source": None, "counts": False},
+        ],
+        "next": [
+            {"what": "stop", "at": 61_000, "unless": "there is activity"},
+            {"what": "terminate", "at": None, "unless": None},
+        ],
+    }
+    assert why(row, now_ms=1_000) == [
+        "Running\\x1b[2J",
+        "",
+        "SIGNAL  SEEN       COUNTS  FROM",
+        "input   12s ago    yes     a tab",
+        "frames  1m30s ago  no      -",
+        "next: stop in 1m00s, unless there is activity",
+        "next: terminate",
+    ]
 
 
 def test_durations() -> None:
