@@ -150,7 +150,8 @@ def activity(client: Client, workspace: str) -> dict[str, Any]:
 def why(row: dict[str, Any], now_ms: float) -> list[str]:
     """`why`, line by line: the sentence, the signals, what happens next."""
     lines = [str(row.get("text") or "nothing is known of it")]
-    signals: list[tuple[str, ...]] = [("SIGNAL", "SEEN", "COUNTS", "FROM")] + [
+    signals: list[tuple[str, ...]] = [("SIGNAL", "SEEN", "COUNTS", "FROM")]
+    signals += [
         (
             str(each.get("kind")),
             f"{duration(each.get('secondsAgo') or 0)} ago",
