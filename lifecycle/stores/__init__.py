@@ -93,5 +93,14 @@ class WorkspaceStore(Protocol):
     async def extend(self, workspace_id: str, seconds: float) -> Workspace:
         """Not to be stopped for idleness before now + seconds."""
 
+    async def set_policy(self, workspace_id: str, text: str) -> Workspace:
+        """What it says otherwise than its plan, as JSON; "" for nothing."""
+
+    async def keep(self, workspace_id: str, seconds: float) -> Workspace:
+        """Not to be terminated before now + seconds."""
+
+    async def pin(self, workspace_id: str, pinned: bool) -> Workspace:
+        """Never to be stopped by itself, or no longer so."""
+
     async def queue_position(self, workspace_id: str) -> int | None:
         """Place in the boot queue, 1 is next; None when it is not queued."""

@@ -199,6 +199,20 @@ class RedisStore:
         await self._keep(workspace_id, stamp)
         return await self._require(workspace_id)
 
+    async def set_policy(self, workspace_id: str, text: str) -> Workspace:
+        return await self._lives(workspace_id, "policy", text)
+
+    async def keep(self, workspace_id: str, seconds: float) -> Workspace:
+        return await self._lives(workspace_id, "keep", str(int(seconds * 1000)))
+
+    async def pin(self, workspace_id: str, pinned: bool) -> Workspace:
+        return await self._lives(workspace_id, "pin", "1" if pinned else "")
+
+    async def _lives(self, workspace_id: str, what: str, value: str) -> Workspace:
+        _, stamp = await self._scripts.run(scripts.LIVES, workspace_id, what, value)
+        await self._keep(workspace_id, stamp)
+        return await self._require(workspace_id)
+
     async def queue_position(self, workspace_id: str) -> int | None:
         rank = await asked(self.redis.zrank(keys.QUEUE, workspace_id))
         return None if rank is None else int(rank) + 1

@@ -16,6 +16,7 @@ from lifecycle.stores.scripts.machines import (
     MACHINE_OBSERVE,
     MACHINE_REPORT,
 )
+from lifecycle.stores.scripts.policies import LIVES
 from lifecycle.stores.scripts.prelude import EVENTS_KEPT, TRAIL
 from lifecycle.stores.scripts.quotas import QUOTA_AGAIN, QUOTA_DUE, QUOTA_STOP, TAKEN
 from lifecycle.stores.scripts.records import KEPT, PEND, REBUILT, RESTORE
@@ -58,6 +59,7 @@ __all__ = [
     "LEASE_GIVE",
     "LEASE_TAKE",
     "LEAVE",
+    "LIVES",
     "MACHINE_ADOPT",
     "MACHINE_CHANGE",
     "MACHINE_DOOM",

@@ -120,6 +120,17 @@ class FakeStore:
         until = await self.now_ms() + int(seconds * 1000)
         return self._set(row, extend_until_ms=max(row.extend_until_ms, until))
 
+    async def set_policy(self, workspace_id: str, text: str) -> Workspace:
+        return self._set(self._require(workspace_id), own_policy=text)
+
+    async def keep(self, workspace_id: str, seconds: float) -> Workspace:
+        row = self._require(workspace_id)
+        until = await self.now_ms() + int(seconds * 1000)
+        return self._set(row, keep_until_ms=max(row.keep_until_ms, until))
+
+    async def pin(self, workspace_id: str, pinned: bool) -> Workspace:
+        return self._set(self._require(workspace_id), pinned=pinned)
+
     async def queue_position(self, workspace_id: str) -> int | None:
         places = sorted(self.queue, key=lambda one: (self.queue[one], one))
         return places.index(workspace_id) + 1 if workspace_id in places else None
