@@ -144,6 +144,8 @@ async def test_a_visit_wakes_what_sleeps_and_never_what_failed(
     ("error", "code", "words"),
     [
         (LimitReached("max_queue", 1000, 1000), 429, "1000 workspaces are waiting"),
+        (LimitReached("running", 2, 2), 403, "stop one first"),
+        (LimitReached("hours_a_day", 8, 8, 1_795_564_800_000, 60), 429, "00:00 UTC on 25 November"),
         (Conflict("it is gone"), 404, "no such page"),
         (StoreUnavailable("Redis did not answer"), 503, "few seconds"),
     ],

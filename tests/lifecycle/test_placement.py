@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.placement import Detach, Place, Revive, place, shortage
+from lifecycle.placement import Detach, Place, Revive, at_once, place, shortage
 from tests.lifecycle.fakes import machine, workspace
 
 M = MachineStatus
@@ -211,3 +211,10 @@ def test_what_is_empty_and_no_help_may_be_given_back() -> None:
     machines = [machine("m-1", zone="b"), machine("m-2", zone="b", occupied=1), machine("m-3", zone="a")]  # fmt: skip
     found = shortage([waits("w1", "a"), waits("w2", "c")], machines, 5)
     assert ([m.id for m in found.idle], found.zones) == (["m-1"], ("c",))
+
+
+def test_so_many_boot_at_once_in_the_order_of_the_queue_and_files_move_meanwhile() -> None:
+    first, second, third = (Place(queued(id), machine()) for id in ("w1", "w2", "w3"))
+    moves = Detach(queued("w4"), machine())
+    assert at_once([first, second, moves, third], 2) == [first, second, moves]
+    assert at_once([first, moves], 0) == [moves]
