@@ -24,9 +24,8 @@ from lifecycle.scaler import scale
 
 FIRST_BOOT_GUESS = 5.0  # seconds, before any boot was measured
 FIRST_RUN_GUESS = 3600.0  # seconds that a workspace runs, before any ended
-STEPS = (
-    60  # in which it is reckoned when slots come free, over twice as long as half of the runs take
-)
+STOPPING = 5.0  # seconds until a slot is free whose workspace is being stopped
+STEPS = 60  # in which slots come free, over twice the time that half of the runs take
 ROUNDS = 20  # looks at who comes meanwhile; by then it moves by less than a second, or has no end
 
 
@@ -47,9 +46,9 @@ class Bounds:
 class Outlook:
     """What there is, and what comes. Seconds. machine_s: until the first, second, … machine on its way is
     ready. boot_s: until the first, second, … boot under way is over. boot, turnover: what half of the boots
-    take at most, and what they take on average. released: slots that have come free after each step, and
-    from the last one on `rate` in a second. arrivals: (what a priority is worth, how many come with it in a
-    second)."""
+    take at most, and what they take on average. ending: slots whose workspaces are being stopped.
+    released: other slots that have come free after each step, and from the last one on `rate` in a second.
+    arrivals: (what a priority is worth, how many come with it in a second)."""
 
     free: int
     slots: int
@@ -58,6 +57,7 @@ class Outlook:
     boot_s: tuple[float, ...]
     boot: float
     turnover: float
+    ending: int
     step: float
     released: tuple[float, ...]
     rate: float
@@ -71,7 +71,7 @@ class Outlook:
             return self.boot
         begins = 0.0
         for _ in range(ROUNDS):  # who comes meanwhile makes it later, and then more come meanwhile
-            place = position + self._overtakes(begins, boost - waited)
+            place = position + self._overtakes(begins, boost + waited)
             later = max(self._slot(place - self.free), self._turn(place))
             if later - begins < 1.0:
                 return later + self.boot
@@ -97,9 +97,11 @@ class Outlook:
 
     def _released(self, count: float) -> float:
         """Seconds until so many slots came free: as likely sooner as later."""
-        wanted = count - 1 / 3
-        if wanted <= 0:
+        if count <= 0:
             return 0.0
+        wanted = count - self.ending - 1 / 3
+        if wanted <= 0:
+            return STOPPING if self.ending else 0.0
         at = bisect_left(self.released, wanted)
         if at == len(self.released):
             return at * self.step + (wanted - self.released[-1]) / self.rate
@@ -132,6 +134,8 @@ def outlook(pace: Pace, machines: Sequence[Machine], bounds: Bounds) -> Outlook:
     ages += [-bounds.turn / 2] * (decision.launch + len(decision.revive))
     runs = sorted(pace.runs) or [FIRST_RUN_GUESS]
     step = max(0.1, 2 * median(runs) / STEPS)
+    awake = len(pace.booting) + sum(count for _, count in pace.running)
+    ending = max(0, sum(m.occupied for m in machines if takes_work(m)) - awake)
     return Outlook(
         free=sum(max(0, m.slots - m.occupied) for m in machines if takes_work(m)),
         slots=bounds.slots,
@@ -140,8 +144,9 @@ def outlook(pace: Pace, machines: Sequence[Machine], bounds: Bounds) -> Outlook:
         boot_s=tuple(one_after_another([left(age, boots) for age in pace.booting])),
         boot=median(boots),
         turnover=fmean(boots),
+        ending=ending,
         step=step,
-        released=tuple(releases(pace.running, runs, step)),
+        released=tuple(releases([*pace.running, (0.0, len(pace.booting))], runs, step)),
         rate=max(1, sum(m.slots for m in machines if takes_work(m))) / fmean(runs),
         max_starting=bounds.max_starting,
         arrivals=arrival_rates(pace.arrivals),
@@ -167,8 +172,8 @@ def one_after_another(spreads: Sequence[Sequence[float]]) -> list[float]:
 
 
 def releases(held: Sequence[tuple[float, int]], runs: Sequence[float], step: float) -> list[float]:
-    """How many slots are likely to have come free after each step: of those that are held now, each the
-    sooner the longer runs like it take no more, and of those who follow them (a renewal process)."""
+    """How many slots are likely to have come free after each step: of those that are held now, as the runs
+    that took longer say, and of those who follow them (a renewal process)."""
     moments = [step * at for at in range(1, STEPS + 1)]
     ended = [bisect_right(runs, moment) / len(runs) for moment in moments]
     total = [0.0] * STEPS
