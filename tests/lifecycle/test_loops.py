@@ -1029,3 +1029,19 @@ async def test_launches_that_were_not_seen_are_told_again_in_one_call(
     await world.rounds(leader)
     assert asked == [50], "one call, and a pause after it"
     assert "no new machine yet" in await world.signals.last_notice()
+
+
+async def test_so_many_boot_at_once_and_all_of_them_in_turn(world: World) -> None:
+    leader = world.leader(max_starting=1)
+    for user in ("ada", "bob", "cy"):
+        await world.wake(user)
+    most = 0
+
+    async def all_run() -> bool:
+        nonlocal most
+        counts = await world.store.counts()
+        most = max(most, counts["starting"])
+        return counts["running"] == 3
+
+    await world.until(leader, all_run)
+    assert most == 1
