@@ -210,7 +210,9 @@ async def _queue(call: Call, workspace: Workspace, now_ms: int) -> Queue | None:
     position = await call.parts.store.queue_position(workspace.id)
     if position is None:  # it left the queue since the record was read
         position = 0
-    return Queue(position=position, eta_seconds=math.ceil(await call.parts.eta(position, workspace)))
+    return Queue(
+        position=position, eta_seconds=math.ceil(await call.parts.eta(position, workspace))
+    )
 
 
 def _conflict(workspace: Workspace, hint: str, retry_after: int | None = None) -> ApiError:

@@ -24,8 +24,8 @@ READ_BATCH = 500  # records a pipeline: bounds the answer held in memory at once
 
 class StoreBounds(TypedDict, total=False):
     """What a store holds people to. quota_of: plan → what its users may have; max_workspaces_per_user for
-    all if left out. max_starting: how many boot at once, beside those that wait (max_queue); 0: those that
-    boot do not count. start_rate: starts of a user in a minute; 0: without a bound."""
+    all if left out. max_queue: how many may wait; 0: nobody, and no more than max_starting boot at once.
+    start_rate: starts of a user in a minute; 0: without a bound."""
 
     max_workspaces_per_user: int
     max_queue: int
@@ -43,7 +43,7 @@ class RedisStore:
         *,
         max_workspaces_per_user: int = 20,
         max_queue: int = 1000,
-        max_starting: int = 0,
+        max_starting: int = 100,
         start_rate: float = 0,
         quota_of: Callable[[str], Quota] | None = None,
     ) -> None:

@@ -118,7 +118,14 @@ def cookie_of(answer: raw.Answer) -> str:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     # The log at its most talkative: what must not be in it is not in it even then.
-    gateway = Gateway(tmp_path_factory.mktemp("bad") / "data", *IDE_FLAGS, "--log-level", "debug")
+    gateway = Gateway(
+        tmp_path_factory.mktemp("bad") / "data",
+        *IDE_FLAGS,
+        "--log-level",
+        "debug",
+        "--api-rate",
+        "100000",
+    )  # more than any caller may make is no bad input
     try:
         asyncio.run(gateway.start())
         found = Place(gateway)

@@ -33,16 +33,17 @@ local function refusal(limit, used, allowed, frees)
 end
 
 -- Why this user may start nothing now, or nil; a start that is not refused counts. o: quota {running, day, month}
--- (0: no bound), starts {count, ms}: so many in that time, queue: how many may wait where it is asleep.
+-- (0: no bound), starts {count, ms}: so many in that time, queue: how many may wait, atOnce: how many boot at once.
 local function refused_start(user, o)
   local sum, starts = taken(user), 'starts:' .. user
   local running, day, month = unpack(o.quota)
   if running > 0 and sum.running >= running then return refusal('running', sum.running, running, 0) end
   if month > 0 and sum.month >= month then return refusal('hours_a_month', sum.month, month, sum.monthEnds) end
   if day > 0 and sum.day >= day then return refusal('hours_a_day', sum.day, day, sum.dayEnds) end
-  local waiting = redis.call('ZCARD', 'boot:queue')
-  if o.atOnce > 0 then waiting = waiting + redis.call('ZCARD', 'workspaces:starting') end
-  if o.asleep and waiting >= o.queue + o.atOnce then return refusal('max_queue', waiting, o.queue + o.atOnce, 0) end
+  -- Without a queue nobody waits for a turn to boot: then who boots counts as well.
+  local waiting, room = redis.call('ZCARD', 'boot:queue'), o.queue
+  if room == 0 then waiting, room = waiting + redis.call('ZCARD', 'workspaces:starting'), o.atOnce end
+  if o.asleep and waiting >= room then return refusal('max_queue', waiting, room, 0) end
   local count, window = unpack(o.starts)
   if count == 0 then return nil end
   local oldest = tonumber(redis.call('LINDEX', starts, count - 1) or '-inf')
