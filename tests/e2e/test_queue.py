@@ -70,7 +70,8 @@ async def test_one_slot_and_a_queue_before_it(serve: Any, client_of: Any) -> Non
 
     # The slot goes to the first, then to the next.
     await act(client, first, "stop")
-    assert (await client.becomes(eve, "running"))["instanceId"] == first["instanceId"]
+    # There or on the one machine that takes its place: whose files are in the way goes first.
+    await client.becomes(eve, "running")
     assert [await position(client, w) for w in (cy, dan)] == [1, 2]
     await act(client, eve, "stop")
     await client.becomes(cy, "running")
