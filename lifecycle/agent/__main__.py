@@ -175,8 +175,9 @@ async def _jobs(agent: Agent) -> None:
     while not agent.closing.is_set():
         try:
             await agent.look_for_jobs()
-        except OSError as error:
-            log.warning("cannot look for jobs: %s", error)
+        except Exception:
+            # A look that failed for one is not to be the last for all.
+            log.exception("cannot look for jobs; next try in %ss", JOBS)
         await asyncio.sleep(JOBS)
 
 

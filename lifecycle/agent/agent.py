@@ -160,23 +160,25 @@ class Agent:
         here = [each for each in self._occupying() if each.saved.status == "running"]
         if not here:
             return
+        epochs = [each.saved.epoch for each in here]
         rows = await asyncio.to_thread(running, [each.owner for each in here])
-        for each in here:
-            spec, epoch = each.spec, each.saved.epoch
-            if spec is None:
-                continue
-            kernel = ""
-            if spec.jobs_path:
-                kernel = await busy_kernel(
-                    self.setup.host, each.saved.port, spec.jobs_path, spec.upstream_header
-                )
-            if (each.saved.epoch, each.saved.status) != (epoch, "running"):
+        now = time.monotonic()  # of the rows: a server that is slow to answer changes no share
+        kernels = await asyncio.gather(*(self._busy_kernel(each) for each in here))
+        for each, epoch, kernel in zip(here, epochs, kernels, strict=True):
+            spec = each.spec
+            if spec is None or (each.saved.epoch, each.saved.status) != (epoch, "running"):
                 continue  # another boot began while we asked
             before = each.job
             if each.jobs is None:
                 each.jobs = Jobs(each.saved.pid, spec.job_cpu, script_of)
-            if each.jobs.look(rows[each.where.id], kernel, time.monotonic()) != before:
+            if bool(each.jobs.look(rows[each.where.id], kernel, now)) != bool(before):
                 self._bump()
+
+    async def _busy_kernel(self, workspace: LocalWorkspace) -> str:
+        spec, port = workspace.spec, workspace.saved.port
+        if spec is None or not spec.jobs_path or not port:
+            return ""
+        return await busy_kernel(self.setup.host, port, spec.jobs_path, spec.upstream_header)
 
     async def cap_logs(self) -> None:
         for workspace in self._occupying():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -52,13 +53,16 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """One process. started: seconds since 1970; tells a pid that is used again."""
+    """One process. started: seconds since 1970; tells a pid that is used again. ended_seconds: CPU that its
+    children used which have ended."""
 
     pid: int
     started: float
     name: str
     cpu_seconds: float
     memory_bytes: int
+    parent: int = 0
+    ended_seconds: float = 0.0
 
 
 def started_at(pid: int) -> int:
@@ -98,11 +102,18 @@ def _belongs(process: psutil.Process, owner: Owner) -> bool:
             return True
         if owner.uid and uid != os.geteuid():  # our own: on its way to becoming the workspace's
             return False
-        environment = process.environ()
     except _GONE:
         return False
-    boot = environment.get(BOOT, "").rpartition("/")[0]
-    return boot == owner.workspace_id and environment.get(HOME) == str(owner.home)
+    return _mark_of(process) == (owner.workspace_id, str(owner.home))
+
+
+def _mark_of(process: psutil.Process) -> tuple[str, str]:
+    """The workspace and home that it inherited; twice "" of one that is not ours to read."""
+    try:
+        environment = process.environ()
+    except _GONE:
+        return "", ""
+    return environment.get(BOOT, "").rpartition("/")[0], environment.get(HOME, "")
 
 
 async def end(owner: Owner, grace: float) -> None:
@@ -182,18 +193,23 @@ def _listeners(connections: Iterable[Any]) -> set[tuple[str, int]]:
     }
 
 
+_READ = ["ppid", "uids", "cpu_times", "memory_info", "name", "create_time"]
+
+_marks: dict[tuple[int, float], tuple[str, str]] = {}
+"""pid and start → its mark. Read once: this is looked at every second, of every process of our user."""
+
+
 def running(owners: Iterable[Owner]) -> dict[str, list[Running]]:
     """Each workspace's processes, by its id. One pass over all that there are; blocks."""
     owners = list(owners)
     by_uid = {owner.uid: owner.workspace_id for owner in owners if owner.uid}
     by_pid = {owner.pid: owner.workspace_id for owner in owners if owner.pid}
-    rows = {
-        process.pid: process.info
-        for process in psutil.process_iter(
-            ["ppid", "uids", "cpu_times", "memory_info", "name", "create_time"]
-        )
-    }
+    # Without a user of its own: what left the IDE's tree (nohup, setsid) is known by its mark.
+    by_mark = {(o.workspace_id, str(o.home)): o.workspace_id for o in owners if not o.uid}
+    processes = {process.pid: process for process in psutil.process_iter(_READ)}
+    rows = {pid: process.info for pid, process in processes.items()}
     found: dict[str, list[Running]] = {owner.workspace_id: [] for owner in owners}
+    marks: dict[tuple[int, float], tuple[str, str]] = {}
     for own, row in rows.items():
         if not row["uids"] or not row["cpu_times"] or not row["memory_info"]:
             continue  # gone, or not ours to see
@@ -201,15 +217,33 @@ def running(owners: Iterable[Owner]) -> dict[str, list[Running]]:
         while workspace is None and pid in rows:
             workspace = by_pid.get(pid)
             pid = rows[pid]["ppid"] if rows[pid]["ppid"] != pid else -1
+        if workspace is None and by_mark and row["uids"].real == os.geteuid():
+            which = own, row["create_time"] or 0.0
+            mark = marks[which] = _marks.get(which) or _mark_of(processes[own])
+            workspace = by_mark.get(mark)
         if workspace:
-            cpu = row["cpu_times"]
-            found[workspace].append(
-                Running(
-                    own, row["create_time"] or 0.0, row["name"] or "", cpu.user + cpu.system,
-                    row["memory_info"].rss,
-                )
-            )  # fmt: skip
+            found[workspace].append(_running(own, row))
+    if by_mark:
+        _marks.clear()
+        _marks.update(marks)
     return found
+
+
+def _running(pid: int, row: dict[str, Any]) -> Running:
+    cpu = row["cpu_times"]
+    # Linux tells of children that have ended; other systems do not.
+    ended = getattr(cpu, "children_user", 0.0) + getattr(cpu, "children_system", 0.0)
+    return Running(
+        pid, row["create_time"] or 0.0, _plain(row["name"] or ""), cpu.user + cpu.system,
+        row["memory_info"].rss, row["ppid"] or 0, ended,
+    )  # fmt: skip
+
+
+def _plain(name: str) -> str:
+    """A program's name, as far as it is one: a process may call itself anything, and at any length."""
+    return (
+        name if re.fullmatch(r"[\w.+-]{1,60}", name) else name[:15] if name.isprintable() else "?"
+    )
 
 
 def usage(owners: Iterable[Owner]) -> dict[str, Usage]:
@@ -231,4 +265,5 @@ def script_of(pid: int) -> str:
         return ""
     first = next((word for word in words if not word.startswith("-")), "")
     name = first.rpartition("/")[2]
-    return name if name.endswith((".py", ".js", ".sh", ".rb", ".R", ".jl", ".pl")) else ""
+    # `bash -c "… run.sh"`: that first word is a whole line of somebody's, and no name.
+    return name if re.fullmatch(r"[\w.+-]{1,60}\.(py|js|sh|rb|R|jl|pl)", name) else ""

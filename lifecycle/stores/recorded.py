@@ -100,6 +100,12 @@ class RecordedStore(RedisStore):
         except Restored:
             return False
 
+    async def job(self, workspace: Workspace, job: str) -> bool:
+        try:
+            return await super().job(workspace, job)
+        except Restored:
+            return False
+
     async def adopt(self, machine_id: str, row: WorkspaceReport, address: str) -> str:
         try:
             return await super().adopt(machine_id, row, address)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lifecycle.agent.jobs import Jobs
@@ -44,11 +45,42 @@ def test_many_small_ones_count_together_and_the_ides_server_never() -> None:
     assert found[2].startswith("p")
 
 
-def test_a_pid_that_is_used_again_has_used_nothing_yet() -> None:
+def test_a_pid_that_is_used_again_is_another_process() -> None:
     jobs = Jobs(IDE, 20)
-    for n in range(5):
-        rows = [Running(11, float(n), "sh", 3.0, 0)]  # a new one each time
+    jobs.look([Running(11, 0.0, "sh", 900.0, 0)], "", 0)
+    for n in range(1, 5):
+        rows = [Running(11, float(n), "sh", 0.1, 0)]  # a new one each time
         assert jobs.look(rows, "", 5.0 * n) == ""
+
+
+def build(used: float, *compilers: Running) -> list[Running]:
+    """make, whose compilers that have ended used so much."""
+    return [Running(20, 1.0, "make", 0.0, 0, parent=IDE, ended_seconds=used), *compilers]
+
+
+def test_a_build_is_a_job_although_no_compiler_lives_from_one_look_to_the_next() -> None:
+    jobs = Jobs(IDE, 20)
+    found = [jobs.look(build(4.0 * n), "", 5.0 * n) for n in range(3)]
+    assert found == ["", "", "make (pid 20)"]
+
+    jobs = Jobs(IDE, 20)
+    for n in range(3):
+        one = Running(30 + n, float(n), "cc", 4.0, 0, parent=20)
+        jobs.look(build(4.0 * n, one), "", 5.0 * n)
+    assert jobs.job == "cc (pid 32)"
+
+
+def test_what_ended_has_not_worked_all_its_life_since_the_last_look() -> None:
+    """A shell waits for something that took ten seconds in an hour, through something in between."""
+    jobs = Jobs(IDE, 20)
+    shell = Running(20, 1.0, "bash", 0.0, 0, parent=IDE)
+    env = Running(21, 2.0, "env", 1.0, 0, parent=20)
+    server = Running(22, 3.0, "server", 9.0, 0, parent=21)
+    assert jobs.look([shell, env, server], "", 0) == ""
+    for n in range(1, 3):
+        bash = Running(20, 1.0, "bash", 0.0, 0, parent=IDE, ended_seconds=10.2 + n / 10)
+        jobs.look([bash], "", 5.0 * n)
+        assert jobs._busy == 0, n
 
 
 def test_a_busy_kernel_is_a_job_at_once_and_ends_like_one() -> None:
@@ -81,6 +113,46 @@ def test_real_processes_are_told_apart_and_named(tmp_path: Path) -> None:
             process.communicate()
 
 
+def test_what_left_the_tree_is_known_by_its_mark_and_children_that_ended_are_told(
+    tmp_path: Path,
+) -> None:
+    """Without a user of its own: `nohup … &` in a terminal that was closed."""
+    burn = "import time; t = time.process_time()\nwhile time.process_time() < t + 0.2: pass"
+    mark = {"IDE_GATEWAY_BOOT": "w1/3", "IDE_GATEWAY_HOME": str(tmp_path)}
+    shell = '"$0" -c "$1"; echo; read x'
+    away = subprocess.Popen(
+        ["sh", "-c", shell, sys.executable, burn],
+        env=os.environ | mark, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert away.stdout is not None
+        away.stdout.readline()
+        owner = Owner("w1", tmp_path)  # its IDE is none of that one's ancestors
+        for _ in range(2):  # the second time from memory
+            (found,) = running([owner, Owner("w2", tmp_path)])["w1"]
+            assert (found.pid, found.parent, found.name) == (away.pid, os.getpid(), "sh")
+            assert found.ended_seconds >= 0.15
+        assert running([Owner("w1", tmp_path / "other")])["w1"] == []
+    finally:
+        away.communicate(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "script"),
+    [
+        (["train.py", "--key=abc"], "train.py"),
+        (["-u", "/x/a b/train.py"], "train.py"),
+        (["-c", "curl -H token=abc x.sh"], ""),
+        (["-m", "pytest"], ""),
+    ],
+)
+def test_nothing_but_a_scripts_name_is_told(
+    words: list[str], script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda self: ["python3", *words])
+    assert script_of(os.getpid()) == script
+
+
 @pytest.mark.parametrize(
     ("answer", "kernel"),
     [
@@ -90,6 +162,7 @@ def test_real_processes_are_told_apart_and_named(tmp_path: Path) -> None:
         (b"HTTP/1.1 200 OK\r\n\r\n{", ""),
         (b'HTTP/1.1 200 OK\r\n\r\n[1, {"execution_state":"busy"}]', "of Jupyter"),
         (b"", ""),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000, ""),
     ],
 )
 async def test_the_servers_list_of_kernels_is_asked(answer: bytes, kernel: str) -> None:
