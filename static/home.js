@@ -6,8 +6,10 @@ import { ask, roughly, sentence, STATUS } from "./words.js";
 const EVENTS = ["queued", "starting", "progress", "running", "stopping", "stopped", "failed", "terminating",
   "terminated", "created", "deleted", "snapshotted"].map((word) => `workspace.${word}`);
 const ASLEEP = new Set(["stopped", "terminated", "failed"]);
+const KEEPABLE = new Set(["stopped", "failed"]);
 const STOPPABLE = new Set(["queued", "starting", "running"]);
 const CLOCK_MS = 15_000;
+const SOON_MS = 24 * 3600_000; // people are told a day ahead that their workspace is put away
 
 const part = (id) => document.getElementById(id);
 const rows = new Map(); // workspace id → its list item
@@ -74,11 +76,16 @@ function makeRow(id) {
   on("open", open);
   on("start", start);
   on("stop", stop);
+  on("keep", keep);
+  const download = row.querySelector(".download");
+  download.id = `download-${id}`;
+  download.setAttribute("aria-labelledby", `${download.id} name-${id}`);
+  download.href = `/api/workspaces/${encodeURIComponent(id)}/download`;
   return row;
 }
 
 function fill(row, workspace) {
-  const { workspaceId, name, status, lastActiveAt, stopsAt, queue, error } = workspace;
+  const { workspaceId, name, status, lastActiveAt, stopsAt, keptUntil, queue, error, snapshotId } = workspace;
   const said = row.dataset.status;
   row.dataset.status = status;
   write(row.querySelector(".name"), name || workspaceId);
@@ -88,20 +95,31 @@ function fill(row, workspace) {
   when(row.querySelector(".active"), lastActiveAt, (at) => `${roughly(Date.now() - at)} ago`, "never");
   row.querySelector(".stopping").hidden = status !== "running";
   when(row.querySelector(".stops"), stopsAt, (at) => roughly(at - Date.now()), "not planned");
+  row.querySelector(".keeping").hidden = !KEEPABLE.has(status);
+  when(row.querySelector(".kept"), keptUntil, (at) => roughly(at - Date.now()), "always");
+  row.querySelector(".keeping").classList.toggle("soon", Boolean(keptUntil) && keptUntil - Date.now() < SOON_MS);
   const failure = row.querySelector(".error");
   failure.hidden = !(status === "failed" && error);
   write(failure, error ? sentence(error.message) : "");
-  offer(row, status);
+  offer(row, status, Boolean(keptUntil), Boolean(snapshotId));
   if (said && said !== status) write(part("news"), `${name || workspaceId}: ${STATUS[status] ?? status}`);
 }
 
 /** Buttons that fit the status. The one with the focus leaves it to Open, which is always there. */
-function offer(row, status) {
+function offer(row, status, ends, saved) {
   const start = row.querySelector(".start");
   const stop = row.querySelector(".stop");
+  const keep = row.querySelector(".keep");
+  const download = row.querySelector(".download");
   const open = row.querySelector(".open");
   write(start, status === "failed" ? "Start again" : "Start");
-  for (const [button, shown] of [[start, ASLEEP.has(status)], [stop, STOPPABLE.has(status)]]) {
+  const buttons = [
+    [start, ASLEEP.has(status)],
+    [stop, STOPPABLE.has(status)],
+    [keep, KEEPABLE.has(status) && ends],
+    [download, ASLEEP.has(status) && saved],
+  ];
+  for (const [button, shown] of buttons) {
     if (!shown && button === document.activeElement) open.focus();
     button.hidden = !shown;
   }
@@ -160,6 +178,13 @@ async function stop(id) {
   if ((await answerOf(part("stop"))) !== "stop") return;
   await post(`/api/workspaces/${encodeURIComponent(id)}/stop`);
   await refresh();
+}
+
+async function keep(id) {
+  await post(`/api/workspaces/${encodeURIComponent(id)}/keep`);
+  await refresh();
+  const { name, keptUntil } = workspaces.find((workspace) => workspace.workspaceId === id) ?? {};
+  write(part("news"), `${name || id} is kept ${keptUntil ? `until ${new Date(keptUntil).toLocaleString()}` : "always"}.`);
 }
 
 /** Show a dialog and wait for the button; "" for Cancel and Escape. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -22,6 +23,7 @@ from lifecycle.stores import StoreUnavailable
 pytestmark = pytest.mark.browser
 W = WorkspaceStatus
 NOW = 1_700_000_000_000
+DAY = 86_400_000
 
 
 class World:
@@ -35,6 +37,7 @@ class World:
         self.full = False
         self.streams = True
         self.wakes: list[str] = []
+        self.opt_out: dict[str, list[str]] = {"workspace.stopped": ["webhook"]}
         self._followers: set[asyncio.Queue[Event]] = set()
 
     async def now_ms(self) -> int:
@@ -121,6 +124,8 @@ def app_of(world: World) -> Callable[[int], Starlette]:
                 "queue": None,
                 "lastActiveAt": w.last_active_at_ms or None,
                 "stopsAt": w.extend_until_ms or None,
+                "keptUntil": w.keep_until_ms or None,
+                "snapshotId": w.snapshot_id or None,
             }
 
         async def listing(request: Request) -> Response:
@@ -140,11 +145,24 @@ def app_of(world: World) -> Callable[[int], Starlette]:
 
         async def change(request: Request) -> Response:
             which = request.path_params["id"]
-            if request.url.path.endswith("start"):
+            verb = request.path_params["verb"]
+            if verb == "start":
                 await world.wake(which)
+            elif verb == "keep":
+                world.set(which, W.STOPPED, keep_until_ms=world.records[which].keep_until_ms + DAY)
             else:
                 world.set(which, W.STOPPING)
             return JSONResponse(shown(world.records[which]), 202)
+
+        async def preferences(request: Request) -> Response:
+            if request.method == "PUT":
+                world.opt_out = (await request.json())["optOut"]
+            answer = {"userId": "ada", "email": "ada@example.org", "optOut": world.opt_out}
+            return JSONResponse(answer)
+
+        async def archive(request: Request) -> Response:
+            name = {"content-disposition": 'attachment; filename="thesis.tar.gz"'}
+            return Response(b"files", headers=name)
 
         async def events(request: Request) -> Response:
             async def lines() -> AsyncIterator[str]:
@@ -177,6 +195,8 @@ def app_of(world: World) -> Callable[[int], Starlette]:
                 Route("/api/workspaces", listing),
                 Route("/api/workspaces", create, methods=["POST"]),
                 Route("/api/workspaces/{id}/enter", enter, methods=["POST"]),
+                Route("/api/workspaces/{id}/download", archive),
+                Route("/api/preferences", preferences, methods=["GET", "PUT"]),
                 Route("/api/workspaces/{id}/{verb}", change, methods=["POST"]),
                 Route("/api/events", events),
                 Mount("/static", pages.Assets()),
@@ -415,6 +435,44 @@ async def test_home_is_live_and_stops_and_starts(
         assert console.errors == []
 
 
+async def test_home_keeps_longer_and_gives_the_files(
+    page: Any, console: Any, serving: Any, until: Any
+) -> None:
+    soon = int(time.time() * 1000) + 2 * 3_600_000
+    world = World(workspace(W.STOPPED, keep_until_ms=soon, snapshot_id="s"))
+    async with serving(app_of(world)) as port:
+        await page.goto(f"http://localhost:{port}/")
+        await says(page, ".keeping.soon", "2 h")
+        async with page.expect_download() as download:
+            await page.get_by_role("link", name="Download files thesis").click()
+        assert (await download.value).suggested_filename == "thesis.tar.gz"
+        await page.get_by_role("button", name="Keep longer thesis").click()
+        await says(page, ".keeping:not(.soon)", "26 h")
+        await says(page, "#news", "thesis is kept until")
+        world.set("ada-x2k4", W.STOPPED, keep_until_ms=0, snapshot_id="")
+        await says(page, ".keeping", "always")
+        assert await page.locator(".keep, .download").filter(visible=True).count() == 0
+        assert console.errors == []
+
+
+async def test_home_asks_what_one_wants_to_be_told(page: Any, console: Any, serving: Any) -> None:
+    world = World()
+    async with serving(app_of(world)) as port:
+        await page.goto(f"http://localhost:{port}/")
+        await page.get_by_text("What you are told").click()
+        await says(page, "#mail", "E-mail goes to ada@example.org.")
+        assert await page.get_by_label("A workspace stops soon: in the IDE").is_disabled()
+        await page.get_by_label("It has stopped: by e-mail").click()
+        await page.get_by_label("It has failed: in the IDE").click()
+        await says(page, "#notices-news", "It has failed: not told in the IDE.")
+        opted = {"workspace.stopped": ["webhook", "email"], "workspace.failed": ["ide"]}
+        assert world.opt_out == opted
+        await page.get_by_label("It has failed: in the IDE").click()
+        await says(page, "#notices-news", "It has failed: told in the IDE.")
+        assert world.opt_out == opted | {"workspace.failed": []}
+        assert console.errors == []
+
+
 async def test_home_polls_when_streams_do_not_get_through(page: Any, serving: Any) -> None:
     world = World(workspace(W.STARTING))
     world.streams = False
@@ -466,6 +524,7 @@ async def test_every_page_is_readable_on_a_small_screen(
         workspace(W.STARTING, id="ide-1", step="ide", snapshot_id="s"),
         workspace(W.FAILED, id="fail-1", name=long, step="ide", error="x" * 200),
         workspace(W.STOPPING, id="stop-1"),
+        workspace(W.STOPPED, id="kept-1", keep_until_ms=2 * NOW, snapshot_id="s"),
         workspace(W.RUNNING, id="dead-1", address="dead"),
     )
     context = await browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
@@ -473,6 +532,8 @@ async def test_every_page_is_readable_on_a_small_screen(
     async with serving(app_of(world)) as port:
         await page.goto(f"http://localhost:{port}/")
         await says(page, ".workspace", "Failed")
+        await page.get_by_text("What you are told").click()
+        await says(page, "#types", "It has failed")
         looks = {"home": await page.evaluate(LOOK)}
         for host in ("queue-1", "ide-1", "fail-1", "stop-1", "dead-1", "nobody"):
             await page.goto(f"http://{host}.localhost:{port}/lab")
