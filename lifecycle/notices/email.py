@@ -1,5 +1,7 @@
 """Notices by e-mail, over SMTP: smtp://[USER:PASSWORD@]HOST[:PORT] with STARTTLS where it is offered, smtps://….
 
+A password travels over TLS or not at all: a server that offers none might be somebody in between. What certificates
+are trusted is what this host trusts; OpenSSL's SSL_CERT_FILE names others.
 Whoever gets a mail twice cannot tell, so that one which may have gone out is not sent again.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import ssl
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP as WIRE
@@ -35,8 +38,9 @@ class Email:
         """sender: an address, or NAME <ADDRESS>. home: the gateway's home page."""
         parts = urlsplit(url)
         self._tls = parts.scheme == "smtps"
-        self._host, self._port = parts.hostname or "localhost", parts.port
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
+        usual = 465 if self._tls else 587 if self._user else 25
+        self._host, self._port = parts.hostname or "localhost", parts.port or usual
         self._sender, self._home, self._timeout = sender, home, timeout
         self._called = urlsplit(
             home
@@ -49,8 +53,6 @@ class Email:
         smtp = aiosmtplib.SMTP(
             hostname=self._host,
             port=self._port,
-            username=self._user or None,
-            password=self._password or None,
             use_tls=self._tls,
             local_hostname=self._called,
             timeout=self._timeout,
@@ -58,7 +60,11 @@ class Email:
         handed_over = False
         try:
             async with asyncio.timeout(self._timeout):
-                await smtp.connect()
+                await smtp.connect()  # with STARTTLS, where that is offered
+                if self._user and smtp.get_transport_info("sslcontext") is None:
+                    return Answer(Outcome.FAILED, self._in_clear())
+                if self._user:
+                    await smtp.login(self._user, self._password)
                 await smtp.mail(parseaddr(self._sender)[1])
                 await smtp.rcpt(delivery.to)
                 handed_over = True
@@ -68,13 +74,32 @@ class Email:
             return Answer(_refused(error), printable(str(error.message)), error.code)
         except (SMTPException, OSError, ValueError) as error:
             outcome = Outcome.UNKNOWN if handed_over else Outcome.FAILED
-            said = str(error) or f"no answer in {self._timeout:g} s"
-            return Answer(outcome, printable(said))
+            return Answer(outcome, printable(self._why(error)))
         finally:
             await _part(smtp)
 
     async def close(self) -> None:
         """Every mail has a connection of its own."""
+
+    def _in_clear(self) -> str:
+        return (
+            f"{self._host}:{self._port} offers no TLS, and a password is sent over nothing else."
+            " Use smtps:// in --smtp-url, or a server with STARTTLS"
+        )
+
+    def _why(self, error: Exception) -> str:
+        """Why there is no answer of the server's."""
+        cause = error if isinstance(error, ssl.SSLError) else error.__cause__
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"the certificate of {self._host}:{self._port} is not trusted ({cause.verify_message})."
+                " Nothing was sent. Name its authority's file in SSL_CERT_FILE, or correct --smtp-url"
+            )
+        if isinstance(cause, ssl.SSLError):
+            other = "smtp" if self._tls else "smtps"
+            said = cause.reason or str(cause)
+            return f"no TLS with {self._host}:{self._port} ({said}). Is it a port for {other}://?"
+        return str(error) or f"no answer in {self._timeout:g} s"
 
 
 def message(delivery: Delivery, sender: str, home: str) -> EmailMessage:

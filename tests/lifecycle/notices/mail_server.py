@@ -1,6 +1,8 @@
-"""An SMTP server as a process: prints its port, then every mail it took as one line of JSON.
+"""An SMTP server as a process: prints its ports, then every mail it took as one line of JSON.
 
-python mail_server.py [USER:PASSWORD] — with one, it takes mail only from who signs in. Addresses that begin with
+python mail_server.py [USER:PASSWORD [CERTIFICATE]] — with the first, it takes mail only from who signs in; a password
+that comes in clear is printed. With a certificate (PEM, its key too) it has three ports: without TLS, with STARTTLS,
+for smtps. Addresses that begin with
 "no@" are refused for good, "later@" for now; "lost@" takes the mail and never says so.
 """
 
@@ -11,6 +13,7 @@ import base64
 import email
 import email.policy
 import json
+import ssl
 import sys
 import warnings
 
@@ -39,6 +42,7 @@ class Handler:
             "headers": [[name, str(value)] for name, value in mail.items()],
             "text": mail.get_content(),
             "signedIn": bool(session.authenticated),
+            "tls": over_tls(server),
             "raw": base64.b64encode(raw).decode(),
         }
         print(json.dumps(row), flush=True)
@@ -47,25 +51,39 @@ class Handler:
         return "250 2.0.0 taken"
 
 
-async def main(wanted: str) -> None:
+def over_tls(server: SMTP) -> bool:
+    assert server.transport is not None
+    return server.transport.get_extra_info("sslcontext") is not None
+
+
+async def main(wanted: str, certificate: str) -> None:
     def authenticate(server: SMTP, session: Session, envelope: Envelope, how: str, data: object) -> AuthResult:  # fmt: skip
         assert isinstance(data, LoginPassword)
         given = f"{data.login.decode()}:{data.password.decode()}"
+        if not over_tls(server):
+            print(json.dumps({"inClear": given}), flush=True)
         return AuthResult(success=given == wanted, handled=False)
 
-    def factory() -> SMTP:
+    def factory(tls: ssl.SSLContext | None = None) -> SMTP:
         return SMTP(
             Handler(),
             hostname="mail.example",
             authenticator=authenticate if wanted else None,
             auth_required=bool(wanted),
             auth_require_tls=False,
+            tls_context=tls,
         )
 
-    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    loop, servers = asyncio.get_running_loop(), []
+    servers.append(await loop.create_server(factory, "127.0.0.1", 0))
+    if certificate:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate)
+        servers.append(await loop.create_server(lambda: factory(tls), "127.0.0.1", 0))
+        servers.append(await loop.create_server(factory, "127.0.0.1", 0, ssl=tls))
+    print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else ""))
+    asyncio.run(main(*[*sys.argv[1:], "", ""][:2]))

@@ -14,8 +14,13 @@ SERVER = Path(__file__).with_name("mail_server.py")
 
 
 class MailServer:
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
-        self._process, self.port = process, port
+    def __init__(self, process: asyncio.subprocess.Process, ports: list[int]) -> None:
+        """ports: without TLS, and, where there is a certificate, with STARTTLS and for smtps."""
+        self._process, self.ports = process, ports
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
 
     async def next(self) -> Any:
         """The next mail it takes."""
@@ -38,8 +43,8 @@ async def mail_server(*arguments: str) -> AsyncIterator[MailServer]:
     )
     try:
         assert process.stdout is not None
-        port = int(await asyncio.wait_for(process.stdout.readline(), 20))
-        yield MailServer(process, port)
+        ports = (await asyncio.wait_for(process.stdout.readline(), 20)).split()
+        yield MailServer(process, [int(port) for port in ports])
     finally:
         if process.returncode is None:
             process.kill()

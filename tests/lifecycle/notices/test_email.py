@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import socket
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from lifecycle.notices import STOPPED, Notice
 from lifecycle.notices.deliveries import Answer, Delivery, Outcome
@@ -20,8 +27,8 @@ DELIVERY = Delivery("msg_1_1", "email", NOTICE, "démo", to="ada@example.org")
 SENDER, HOME = "IDE <ide@example.com>", "https://ide.example.com"
 
 
-async def send(server: MailServer, to: str, login: str = "", timeout: float = 20) -> Answer:
-    email = Email(f"smtp://{login}127.0.0.1:{server.port}", SENDER, HOME, timeout)
+async def send(server: MailServer, to: str, timeout: float = 20) -> Answer:
+    email = Email(f"smtp://127.0.0.1:{server.port}", SENDER, HOME, timeout)
     return await email.send(replace(DELIVERY, to=to))
 
 
@@ -51,15 +58,70 @@ async def test_a_mail_arrives_whole_and_what_is_refused_or_lost_is_told_apart() 
         assert [each["to"] for each in await server.stop()] == [["lost@example.org"]]
 
 
-async def test_it_signs_in_where_that_is_asked_for() -> None:
-    async with mail_server("ide:pass word/1") as server:
-        sent = await send(server, "ada@example.org", "ide:pass%20word%2F1@")
-        assert sent.outcome is Outcome.SENT
-        assert (await server.next())["signedIn"]
-        wrong = await send(server, "ada@example.org", "ide:other@")
-        assert (wrong.outcome, wrong.code) == (Outcome.FAILED, 535)  # an operator mends that
-        nobody = await send(server, "ada@example.org")
+def certificate(path: Path) -> Path:
+    """One that vouches for itself, for 127.0.0.1 alone, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail")])
+    now = datetime.now(UTC)
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(addresses, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+async def test_a_password_goes_over_tls_to_a_server_that_is_trusted_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, login = certificate(tmp_path / "mail.pem"), "ide:pass%20word%2F1@"
+    async with mail_server("ide:pass word/1", str(shown)) as server:
+        plain, starttls, smtps = server.ports
+
+        async def sent(url: str) -> Answer:
+            return await Email(url, SENDER, HOME).send(DELIVERY)
+
+        # Nobody vouches for it.
+        for url in (
+            f"smtps://{login}127.0.0.1:{smtps}",
+            f"smtp://{login}127.0.0.1:{starttls}",
+            f"smtp://127.0.0.1:{starttls}",
+        ):
+            refused = await sent(url)
+            assert refused.outcome is Outcome.FAILED  # an operator mends that
+            assert "is not trusted (self-signed certificate). Nothing was sent" in refused.said
+            assert "SSL_CERT_FILE" in refused.said
+
+        monkeypatch.setenv("SSL_CERT_FILE", str(shown))
+        for url in (f"smtps://{login}127.0.0.1:{smtps}", f"smtp://{login}127.0.0.1:{starttls}"):
+            assert (await sent(url)).outcome is Outcome.SENT
+            mail = await server.next()
+            assert (mail["signedIn"], mail["tls"]) == (True, True)
+
+        other = await sent(f"smtps://{login}localhost:{smtps}")
+        assert other.outcome is Outcome.FAILED
+        assert f"the certificate of localhost:{smtps} is not trusted" in other.said
+        assert "not valid for 'localhost'" in other.said
+        wrong = await sent(f"smtp://ide:other@127.0.0.1:{starttls}")
+        assert (wrong.outcome, wrong.code) == (Outcome.FAILED, 535)
+        nobody = await sent(f"smtp://127.0.0.1:{starttls}")
         assert (nobody.outcome, nobody.code) == (Outcome.FAILED, 530)
+        # The server would take it in clear.
+        clear = await sent(f"smtp://{login}127.0.0.1:{plain}")
+        assert clear.outcome is Outcome.FAILED
+        assert clear.said.startswith(f"127.0.0.1:{plain} offers no TLS, and a password is sent")
+        mixed = await sent(f"smtps://{login}127.0.0.1:{plain}")
+        assert mixed.outcome is Outcome.FAILED
+        assert mixed.said.endswith("Is it a port for smtp://?")
         assert await server.stop() == []
 
 
