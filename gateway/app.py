@@ -22,12 +22,13 @@ from gateway.admission import Admission
 from gateway.api.idempotency import RedisIdempotencyKeys
 from gateway.api.limits import Limits
 from gateway.api.parts import Parts
-from gateway.assembly import Manager, prices_of, sound, target_group
+from gateway.assembly import Manager, sound, target_group
 from gateway.balancer import BalancerError
 from gateway.control import Control
 from gateway.dashboard import SAMPLE, Dashboard
 from gateway.entrance import Entrance
 from gateway.entry import Codes
+from gateway.fair_use import prices_of
 from gateway.front import Front, not_found
 from gateway.gauges import INTERVAL, Gauges
 from gateway.heartbeats import Heartbeats

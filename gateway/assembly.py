@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -19,8 +18,9 @@ from redis.asyncio import Redis
 
 from gateway.balancer import BalancerError, TargetGroup
 from gateway.exits import ConfigurationError, DependencyMissing
+from gateway.fair_use import plans_of
 from gateway.settings import Settings
-from lifecycle import fair_use, plans, pricing
+from lifecycle import fair_use
 from lifecycle.actions import Actions, Plan
 from lifecycle.agents import Agents
 from lifecycle.aws import Clients
@@ -43,8 +43,7 @@ from lifecycle.notices.delivering import Delivering
 from lifecycle.notices.email import Email
 from lifecycle.notices.following import Following
 from lifecycle.notices.webhook import Webhook
-from lifecycle.plans import PlanError, Plans, Policy, Quota
-from lifecycle.plans_file import read_plans
+from lifecycle.plans import Policy, Quota
 from lifecycle.pools import PoolError
 from lifecycle.pools.asg import AsgConfig, AsgPool
 from lifecycle.pools.bootstrap import Bootstrap
@@ -53,7 +52,6 @@ from lifecycle.pools.ec2_launch import Ec2Config
 from lifecycle.pools.ecs import EcsConfig, EcsPool
 from lifecycle.pools.eks import EksConfig, EksPool
 from lifecycle.pools.local import LocalPool
-from lifecycle.pricing import Prices, PricesError
 from lifecycle.snapshots import SnapshotError
 from lifecycle.snapshots.registry import open_target
 from lifecycle.stores import StoreError, StoreUnavailable
@@ -111,7 +109,7 @@ class Manager:
         self.clients = Clients(settings.aws_region)
         self.redis: Redis = connect(redis_url)
         self.joining = Joining(signing_key)
-        self.plans = _plans(settings)
+        self.plans = plans_of(settings)
         self.store = _store(
             settings, self.redis, self.clients, lambda name: self.plans.of(name).quota
         )
@@ -299,16 +297,6 @@ def target_group(settings: Settings, clients: Clients) -> TargetGroup | None:
     return TargetGroup(settings.target_group, clients, settings.port, host)
 
 
-def prices_of(settings: Settings) -> Prices | None:
-    """What usage costs, if anybody said. Raises ConfigurationError."""
-    if not settings.prices:
-        return None
-    try:
-        return pricing.read(Path(settings.prices).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, PricesError) as error:
-        raise ConfigurationError(f"--prices {settings.prices}: {error}") from error
-
-
 async def sound(part: str, check: Awaitable[_T]) -> None:
     """Make sure that a part can be used. Raises as Manager.open() does."""
     try:
@@ -391,26 +379,6 @@ def _disks(settings: Settings, clients: Clients) -> EbsDisks | None:
     if settings.workspace_disk == "machine":
         return None
     return EbsDisks(clients, settings.fleet, settings.volume_gib)
-
-
-def _plans(settings: Settings) -> Plans:
-    """What holds for a workspace of each plan. Raises ConfigurationError."""
-    try:
-        default = plans.default_plan(
-            {name.replace("_", "-"): getattr(settings, name) for name in _POLICY},
-            Quota(
-                workspaces=settings.max_workspaces_per_user, sessions=settings.max_sessions_per_user
-            ),
-        )
-        return read_plans(settings.plans, default) if settings.plans else Plans(default)
-    except PlanError as error:
-        raise ConfigurationError(str(error)) from error
-
-
-_POLICY = (
-    "idle_timeout", "signals", "max_job_hours", "retention", "max_lifetime", "quiet_hours",
-    "quiet_idle_timeout", "time_zone", "countdown", "ending_notice",
-)  # fmt: skip
 
 
 def _channels(settings: Settings) -> list[Channel]:

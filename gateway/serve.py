@@ -1,7 +1,7 @@
 """`ide-gateway serve`, step by step. The port is bound before anything has a side effect that lasts.
 
-settings → data directory, its lock → listening socket → Redis → API key → signing key → the machines'
-directory → gateway process(es)
+settings → plans and prices → data directory, its lock → listening socket → Redis → API key → signing key → the
+machines' directory → gateway process(es)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from gateway import __version__, ground
+from gateway import __version__, fair_use, ground
 from gateway.announce import announce, bin_dir
 from gateway.await_redis import wait_for_redis
 from gateway.logs import configure
@@ -40,6 +40,7 @@ def serve(loaded: Loaded) -> int:
     )
     for text in loaded.warnings:
         warn(text)
+    fair_use.check(loaded.settings)
     with ExitStack() as stack:
         sock, loaded = _take_ground(loaded, stack)
         data_dir = loaded.settings.data_dir

@@ -17,7 +17,12 @@ def read_plans(path: str, default: Plan) -> Plans:
         return plans_of(table, default)
     except OSError as error:
         raise PlanError(
-            f"{path}: it cannot be read ({(error.strerror or str(error)).lower()})"
+            f"{path}: it cannot be read ({(error.strerror or str(error)).lower()});"
+            " correct the path, or leave --plans out"
         ) from error
-    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of ours
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path}: it is no text in UTF-8 (byte {error.start})") from error
+    except PlanError as error:
         raise PlanError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: it is no TOML: {error}") from error

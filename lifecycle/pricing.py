@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
+from difflib import get_close_matches
 from typing import Any
 
 from lifecycle.usage import RUNNING, Interval, Piece
@@ -28,6 +29,7 @@ HOUR_MS = 3_600_000
 MONTH_HOURS = 730  # 8,760 hours of a year over 12
 GIB = 2**30
 SHOWN = Decimal("0.0001")
+PRICE_MAX = 10**6  # beyond is a slip of the pen, and sums would outgrow what decimals hold
 
 
 class PricesError(Exception):
@@ -70,7 +72,7 @@ def read(text: str) -> Prices:
     """Prices from a TOML file's text. Raises PricesError."""
     try:
         data = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise PricesError(f"it is no TOML: {error}") from None
     _only(data, {"currency", "running", "stored"}, "")
     currency = data.get("currency")
@@ -95,13 +97,18 @@ def _part(data: Mapping[str, Any], name: str) -> Iterable[tuple[str, Any]]:
 def _only(found: Mapping[str, Any], known: set[str], where: str) -> None:
     for name in found:
         if name not in known:
-            raise PricesError(f"{where}{name}: is not known; known: {', '.join(sorted(known))}")
+            near = get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            raise PricesError(f"{where}{name:.60}: is not known; {meant}")
 
 
 def _price(value: Any, where: str) -> Decimal:
     """Not negative, and no infinity: TOML knows those too."""
+    if isinstance(value, dict):  # m7i.large = 0.12 is TOML for a table m7i with a key large
+        raise PricesError(f'{where}: put a name with dots in quotes, as in "m7i.large" = 0.12')
     number = isinstance(value, int | Decimal) and not isinstance(value, bool)
     price = Decimal(value) if number else Decimal(-1)
-    if not price.is_finite() or price < 0:
-        raise PricesError(f"{where}: must be a price such as 0.10, not {value!s:.40}")
+    if not price.is_finite() or not 0 <= price <= PRICE_MAX:
+        said = repr(value) if isinstance(value, str) else str(value).lower()
+        raise PricesError(f"{where}: must be a price such as 0.10, not {said:.40}")
     return price

@@ -5,6 +5,7 @@
 | a flag: unknown, not a number, out of bounds    | gateway/test_cli.py test_a_wrong_command_line             |
 | a variable or a setting's file                  | gateway/test_settings.py, test_cli.py test_a_misspelt_…   |
 | settings that contradict each other             | gateway/test_settings.py test_a_contradiction_is_refused  |
+| plans or prices that cannot be used             | gateway/test_fair_use.py                                  |
 | a taken port                                    | gateway/test_cli.py test_a_taken_port_…; by a gateway: here |
 | an address that is not ours                     | gateway/test_cli.py test_an_address_that_is_not_ours      |
 | a data directory that is none                   | gateway/test_cli.py test_a_data_directory_that_cannot_…   |
