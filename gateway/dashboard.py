@@ -1,7 +1,6 @@
 """What an operator looks at: one account of everything, computed once for all who look.
 
 While somebody looks it is computed every two seconds; while nobody does, only a sample for the charts is taken.
-What grows with the number of users (this month's cost) is computed more seldom, and bounded.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
-from decimal import Decimal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -30,15 +28,13 @@ from gateway.api.showing import event_answer, machine_answer
 from lifecycle.model import OCCUPYING, Event, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pricing import Prices, shown
 from lifecycle.stores import StoreError
-from lifecycle.usage import Interval, Piece, month_of, month_window, open_interval, pieces
+from lifecycle.usage import Total, month_of
 
 log = structlog.get_logger(__name__)
 
 LOOK = 2.0  # seconds between two accounts while somebody looks
 SAMPLE = 10.0  # seconds between two points of the charts
 SAMPLES = 180  # points: 30 minutes
-COST_FRESH = 60.0  # seconds this month's cost is believed
-COST_USERS = 2000  # of more users it is not computed here: GET /api/usage pages through them
 MACHINES_MAX = 500  # shown; the first launched
 QUEUE_MAX = 100  # shown; who is next
 EVENTS = 30
@@ -73,9 +69,7 @@ class Sessions(Protocol):
 
 
 class Metered(Protocol):
-    async def usage(self, user_id: str, since_ms: int = 0) -> Sequence[tuple[Any, ...]]: ...
-
-    async def users(self, since_ms: int) -> Sequence[str]: ...
+    async def totals(self, now_ms: int) -> Sequence[Total]: ...
 
 
 class Dashboard:
@@ -96,7 +90,6 @@ class Dashboard:
         self._lookers: set[asyncio.Queue[DashboardAnswer]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._known: tuple[float, asyncio.Task[DashboardAnswer]] | None = None
-        self._month: tuple[float, str, Decimal | None, Decimal] | None = None
         self.computed = 0
         """Accounts so far."""
 
@@ -169,7 +162,7 @@ class Dashboard:
             machines_total=len(machines),
             queue=await self._queue(),
             scaler=decision_answer(await self._fleet.pool_decision()),
-            cost=await self._cost(seated, now),
+            cost=await self._cost(now),
             events=[event_answer(event) for event in reversed(events)],
             series=list(self._samples),
         )
@@ -199,44 +192,17 @@ class Dashboard:
             for place, w in enumerate(waiting, 1)
         ]
 
-    async def _cost(self, seated: Iterable[Workspace], now_ms: int) -> CostNow | None:
+    async def _cost(self, now_ms: int) -> CostNow | None:
         prices = self._prices
         if prices is None:
             return None
-        month, stored = await self._month_cost(prices, now_ms)
-        open_now = [interval for w in seated if (interval := open_interval(w))]
-        running = prices.rate(interval for interval in open_now if interval.kind == "running")
+        used = await self._usage.totals(now_ms)
         return CostNow(
             currency=prices.currency,
-            per_hour=shown(running + stored),
+            per_hour=shown(prices.rate(used)),
             month=month_of(now_ms),
-            month_to_date=None if month is None else shown(month),
+            month_to_date=shown(prices.month(used)),
         )
-
-    async def _month_cost(self, prices: Prices, now_ms: int) -> tuple[Decimal | None, Decimal]:
-        """Of everybody, and what an hour of all that is stored costs; None with too many users."""
-        now, month = asyncio.get_running_loop().time(), month_of(now_ms)
-        if self._month is not None and now < self._month[0] and self._month[1] == month:
-            return self._month[2:]
-        window = month_window(month)
-        users = await self._usage.users(window[0])
-        cost: Decimal | None = None
-        stored = Decimal(0)
-        if len(users) <= COST_USERS:
-            cost = Decimal(0)
-            for user in users:
-                going_on, used = await self._of_user(user, now_ms, window)
-                cost += prices.cost(used)
-                stored += prices.rate(row for row in going_on if row.kind != "running")
-        self._month = (now + COST_FRESH, month, cost, stored)
-        return cost, stored
-
-    async def _of_user(
-        self, user: str, now_ms: int, window: tuple[int, int]
-    ) -> tuple[list[Interval], list[Piece]]:
-        going_on = [i for row in await self._store.list(user) if (i := open_interval(row))]
-        closed = [Interval(*row) for row in await self._usage.usage(user, window[0])]
-        return going_on, pieces([*going_on, *closed], now_ms, window)
 
 
 def _machine(machine: Machine, seated: Sequence[Workspace]) -> MachineNow:

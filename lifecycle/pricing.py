@@ -23,7 +23,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from difflib import get_close_matches
 from typing import Any
 
-from lifecycle.usage import RUNNING, Interval, Piece
+from lifecycle.usage import RUNNING, Piece, Total
 
 HOUR_MS = 3_600_000
 MONTH_HOURS = 730  # 8,760 hours of a year over 12
@@ -57,9 +57,14 @@ class Prices:
         parts = (p.milliseconds * self.hour(p.kind, p.machine_class, p.bytes) for p in used)
         return sum(parts, Decimal(0)) / HOUR_MS
 
-    def rate(self, going_on: Iterable[Interval]) -> Decimal:
-        """Price of an hour of everything that is open."""
-        parts = (self.hour(i.kind, i.machine_class, i.bytes) for i in going_on if i.end_ms is None)
+    def month(self, used: Iterable[Total]) -> Decimal:
+        """Of everybody in a month."""
+        parts = (t.amount * self.hour(t.kind, t.machine_class, 1) for t in used)
+        return sum(parts, Decimal(0)) / HOUR_MS
+
+    def rate(self, used: Iterable[Total]) -> Decimal:
+        """Price of an hour of everything that goes on."""
+        parts = (t.size * self.hour(t.kind, t.machine_class, 1) for t in used)
         return sum(parts, Decimal(0))
 
 

@@ -7,9 +7,10 @@ are shown are only rounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import NamedTuple
 
 from lifecycle.model import Workspace
@@ -44,6 +45,16 @@ class Piece(NamedTuple):
     @property
     def milliseconds(self) -> int:
         return self.end_ms - self.start_ms
+
+
+class Total(NamedTuple):
+    """Of everybody, of one kind and class. amount: milliseconds in a month, times bytes where they are stored.
+    size: how many run now, or bytes that are stored now."""
+
+    kind: str
+    machine_class: str
+    amount: Decimal
+    size: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +118,34 @@ def total(intervals: Iterable[Interval], now_ms: int, window: tuple[int, int]) -
         newest = max(row.start_ms for row in found)
         running += all(row.end_ms is None for row in found if row.start_ms == newest)
     return Usage(sum(sums.values()), sums, running)
+
+
+def totals(
+    ended: Mapping[str, str],
+    going_on: Mapping[str, str],
+    since: Mapping[str, str],
+    month: str,
+    now_ms: int,
+) -> list[Total]:
+    """Of this month, from sums as the metering keeps them. ended: "running/{class}" or "stored" → amount in
+    that month. going_on: "{month} {what}" → size of what began in that month; since: its beginnings, in
+    milliseconds of that month times size, summed: n that began at a, b, … have had n·now - (a + b + …)."""
+    amounts = {what: Decimal(amount) for what, amount in ended.items()}
+    sizes: dict[str, Decimal] = {}
+    passed = now_ms - month_window(month)[0]
+    for name, text in going_on.items():
+        began, _, what = name.partition(" ")
+        size = Decimal(text)
+        before = Decimal(since.get(name, "0")) if began == month else Decimal(0)
+        sizes[what] = sizes.get(what, Decimal(0)) + size
+        if began <= month:
+            amounts[what] = amounts.get(what, Decimal(0)) + max(Decimal(0), size * passed - before)
+    rows = []
+    for what in sorted({*amounts, *sizes}):
+        kind, _, machine_class = what.partition("/")
+        amount, size = amounts.get(what, Decimal(0)), sizes.get(what, Decimal(0))
+        rows.append(Total(kind, machine_class, amount, size))
+    return rows
 
 
 def _grouped(intervals: Iterable[Interval]) -> dict[tuple[str, str], list[Interval]]:

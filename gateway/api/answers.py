@@ -311,12 +311,12 @@ class Waiting(Answer):
 
 
 class CostNow(Answer):
-    """perHour: of all that runs and is stored now. monthToDate: null with too many users to sum them here."""
+    """perHour: of all that runs and is stored now. monthToDate: of everybody, until now."""
 
     currency: str
     per_hour: float
     month: str
-    month_to_date: float | None
+    month_to_date: float
 
 
 class Sample(Answer):

@@ -17,6 +17,10 @@ MACHINE_IDS = "machines"  # set  every machine that is not terminated
 MACHINE_NUMBER = "machines:last"  # string  the newest machine's number
 BOOTS = "boot:seconds"  # list  the newest boots' durations, newest first
 USAGE_USERS = "usage:users"  # zset  user → newest end of their usage; inf while any is open
+USED_OPEN = (
+    "used:open"  # hash  "2026-11 running/standard" (or stored) → how many, bytes, that began then
+)
+USED_SINCE = "used:open:since"  # hash  the same → since when, ms of that month times size, summed
 SIGNING_KEY = (
     "gateway:signing-key"  # string  signs cookies and tokens of every gateway on this Redis
 )
@@ -81,6 +85,11 @@ def usage(user_id: str) -> str:
     """Zset: "{workspace}/{epoch}/{kind}/{class}/{bytes}/{start}/{end}" → end of the metered interval. kind:
     "running" (class: what its machine is billed as) or "stored" (bytes: its files')."""
     return f"usage:{user_id}"
+
+
+def used(month: str) -> str:
+    """Hash: "running/{class}" → ms that ran, "stored" → ms times bytes, of everybody; what has ended."""
+    return f"used:{month}"
 
 
 def connections(gateway_id: str) -> str:

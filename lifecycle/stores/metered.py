@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 
 from lifecycle.stores import keys
 from lifecycle.stores.connection import asked
+from lifecycle.usage import Total, month_of, totals
 
 Row = tuple[str, int, int, int, str, str, int]
 """Workspace, epoch, start ms, end ms, kind, class, bytes: what lifecycle.usage.Interval is made of."""
@@ -29,6 +30,15 @@ class RedisUsage:
         return sorted(
             await asked(self._redis.zrangebyscore(keys.USAGE_USERS, f"({since_ms}", "+inf"))
         )
+
+    async def totals(self, now_ms: int) -> list[Total]:
+        """Of everybody, in this month until now: O(classes), however many they are."""
+        month = month_of(now_ms)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for key in (keys.used(month), keys.USED_OPEN, keys.USED_SINCE):
+                pipe.hgetall(key)
+            ended, going_on, since = await asked(pipe.execute())
+        return totals(ended, going_on, since, month, now_ms)
 
 
 def _row(member: str) -> Row:

@@ -13,6 +13,15 @@ from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.metered import RedisUsage, Row
 from lifecycle.stores.redis import RedisStore
 from lifecycle.stores.signals import RedisSignals
+from lifecycle.usage import (
+    RUNNING,
+    STORED,
+    Interval,
+    month_of,
+    month_window,
+    open_interval,
+    pieces,
+)
 
 W = WorkspaceStatus
 
@@ -108,6 +117,29 @@ class Agreement:
                     reached = end
             assert reached == workspace.running_since_ms + workspace.stored_since_ms
 
+    async def check_sums(self) -> None:
+        """The sums of everybody are those of their intervals."""
+        now = await self.store.now_ms()
+        going_on = [row for w in (await self._records()).values() if (row := open_interval(w))]
+        ended = [Interval(*row) for row in await self.metered()]
+        wanted: dict[tuple[str, str], int] = {}
+        for one in pieces([*going_on, *ended], now, month_window(month_of(now))):
+            what = (one.kind, one.machine_class)
+            size = one.bytes if one.kind == STORED else 1
+            wanted[what] = wanted.get(what, 0) + one.milliseconds * size
+        found = await self.usage.totals(now)
+        # Redis multiplies in floating point: a hundredth of a millisecond of the largest is allowed.
+        most = max([1, *(row.bytes for row in [*going_on, *ended])]) / 100
+        amounts = {row[:2]: row.amount for row in found}
+        for what in {*amounts, *wanted}:
+            assert abs(amounts.get(what, 0) - wanted.get(what, 0)) <= most, what
+        sizes = {
+            row.kind: sum(each.size for each in found if each.kind == row.kind) for row in found
+        }
+        stored = sum(row.bytes for row in going_on if row.kind == STORED)
+        assert sizes.get(STORED, 0) == stored
+        assert sizes.get(RUNNING, 0) == sum(row.kind == RUNNING for row in going_on)
+
     async def check_story(self) -> None:
         """The events alone are a walk through the tables."""
         at: dict[str, WorkspaceStatus] = {}
@@ -128,4 +160,5 @@ class Agreement:
         assert at == {w.id: w.status for w in (await self._records()).values()}
         assert len([row for row in await self.metered() if row[4] == "running"]) == ends
         await self.check_tiles()
+        await self.check_sums()
         assert runs - ends == sum(status is W.RUNNING for status in at.values())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lifecycle.pricing import GIB, PricesError, read, shown
-from lifecycle.usage import Interval, pieces
+from lifecycle.usage import Interval, Total, pieces
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "prices.example.toml"
 HOUR = 3_600_000
@@ -24,8 +24,13 @@ def test_the_example_can_be_read_and_prices_usage() -> None:
     ]
     used = pieces(rows, 2 * HOUR, (0, 2 * HOUR))
     assert shown(prices.cost(used)) == 0.21  # 0.06 + 0.05 + 0.10
-    going_on = [Interval("w1", 1, 0, None, "running", "m7i.large"), *rows]
-    assert prices.rate(going_on) == Decimal("0.12")
+    everybody = [
+        Total("running", "m7i.large", Decimal(HOUR // 2), Decimal(2)),
+        Total("running", "a class without a price", Decimal(HOUR), Decimal(0)),
+        Total("stored", "", Decimal(HOUR * 730 * GIB), Decimal(73 * GIB)),
+    ]
+    assert shown(prices.month(everybody)) == 0.21
+    assert shown(prices.rate(everybody)) == 0.245
 
 
 def test_milliseconds_are_not_rounded_away() -> None:

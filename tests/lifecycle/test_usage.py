@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.usage import Interval, Usage, month_of, month_window, pieces, total
+from lifecycle.usage import (
+    Interval,
+    Total,
+    Usage,
+    month_of,
+    month_window,
+    pieces,
+    total,
+    totals,
+)
 
 ALL = (0, 10**15)
 
@@ -100,3 +111,19 @@ def test_pieces_carry_what_they_are_billed_as() -> None:
         ("stored", "", 2**30, 200),
     ]
     assert total(rows, 1000, (50, 600)) == Usage(300, {"w1": 300}, 0)
+
+
+def test_totals_of_everybody_come_from_sums() -> None:
+    """Three run since hours 1, 1 and 4 of this month; 10 bytes are stored since the last one."""
+    first = month_window("2026-11")[0]
+    hour = 3_600_000
+    ended = {"running/a": str(7 * hour), "stored": "5"}
+    going_on = {"2026-11 running/a": "3", "2026-10 stored": "10", "2026-12 running/b": "1"}
+    since = {"2026-11 running/a": str(6 * hour), "2026-10 stored": str(700 * hour)}
+    rows = totals(ended, going_on, since, "2026-11", first + 5 * hour)
+    assert rows == [
+        Total("running", "a", Decimal((7 + 4 + 4 + 1) * hour), Decimal(3)),
+        Total("running", "b", Decimal(0), Decimal(1)),  # clocks may be apart
+        Total("stored", "", Decimal(5 + 10 * 5 * hour), Decimal(10)),
+    ]
+    assert totals({}, {}, {}, "2026-11", first) == []

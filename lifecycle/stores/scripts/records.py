@@ -46,7 +46,7 @@ if OCCUPYING[to] then
   redis.call('ZADD', 'heartbeat:workspaces', now, id)
   set(id, {['seen:boot'] = text(now)})
 end
-if open == 0 or there then open_interval(id, to == 'running', metered) end
+if open == 0 or there then open_interval(id, to == 'running', metered) else count_open(id) end
 redis.call('ZADD', 'usage:users', 'inf', o.userId)
 due(id)
 say(id, 'workspace.restored', {status = to})

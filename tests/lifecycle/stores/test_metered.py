@@ -94,6 +94,26 @@ async def test_a_clock_that_jumps_back_meters_nothing_twice(redis: Redis) -> Non
     assert await RedisUsage(redis).usage("ada") == []
 
 
+async def test_the_sums_of_everybody_hold_over_the_end_of_a_month(redis: Redis) -> None:
+    """Of what began two months ago, and of what begins now; by class and size."""
+    store, agreement = RedisStore(redis), Agreement(redis)
+    for user, size in (("ada", 10 * 2**30), ("bob", 3), ("eve", 0)):
+        one, _ = await store.ensure(user)
+        await store.note(one, "workspace.snapshotted", {"filesBytes": str(size)})
+        await agreement.check_sums()
+        long_ago = await store.now_ms() - 62 * 86_400_000
+        await redis.hset(keys.workspace(one.id), "storedSince", str(long_ago))
+        await store.note(one, "workspace.snapshotted", {"filesBytes": str(size + 1)})
+        await agreement.check_sums()
+    months = [key async for key in redis.scan_iter("used:2*")]
+    assert len(months) == 2, "this month and the one before"
+    for one in await store.list():
+        await store.change(one, W.TERMINATED, chain=(W.TERMINATING,))
+        await store.delete(one.id)
+    await agreement.check_sums()
+    assert await redis.exists(keys.USED_OPEN, keys.USED_SINCE) == 0
+
+
 async def test_no_millisecond_is_lost_or_told_twice_over_kills_of_redis(tmp_path: Path) -> None:
     """Two actors do what they like; Redis is killed in the middle, and comes back with its file."""
     path = tmp_path / "valkey.sock"
@@ -124,6 +144,7 @@ async def test_no_millisecond_is_lost_or_told_twice_over_kills_of_redis(tmp_path
             for _ in range(150):
                 await world.step()
                 await world.agreement.check_tiles()
+            await world.agreement.check_sums()
             rows = await world.agreement.metered()
         finally:
             await redis.aclose()

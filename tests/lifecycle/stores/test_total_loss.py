@@ -61,6 +61,7 @@ async def settled(world: World, leader: Leader, kept: MemoryRecords) -> None:
     await world.until(leader, nothing_pending)
     await agree(world.redis, kept)
     await Agreement(world.redis).check()
+    await Agreement(world.redis).check_sums()
 
 
 async def test_everything_comes_back_and_nobody_is_stopped(
