@@ -16,7 +16,7 @@ EVENTS = "events"  # stream
 MACHINE_IDS = "machines"  # set  every machine that is not terminated
 MACHINE_NUMBER = "machines:last"  # string  the newest machine's number
 BOOTS = "boot:seconds"  # list  the newest boots' durations, newest first
-USAGE_USERS = "usage:users"  # zset  user → newest end of their usage; inf while any is open
+USAGE_USERS = "metered:users"  # zset  user → newest end of their usage; inf while any is open
 USED_OPEN = (
     "used:open"  # hash  "2026-11 running/standard" (or stored) → how many, bytes, that began then
 )

@@ -53,7 +53,7 @@ class Agreement:
     async def _users(self) -> set[str]:
         found = {key.split(":")[1] async for key in self.redis.scan_iter("user:*:workspaces")}
         metered = {key.removeprefix("usage:") async for key in self.redis.scan_iter("usage:*")}
-        return found | metered - {"users"}
+        return found | metered
 
     async def metered(self) -> list[Row]:
         """Every closed interval, by when it began."""

@@ -179,8 +179,7 @@ class World:
                     if name.startswith(TIMED) and int(float(value or 0)) > 0:
                         await self.redis.hset(key, name, str(int(float(value)) - ms))
         async for key in self.redis.scan_iter("usage:*"):
-            if key != keys.USAGE_USERS:
-                await self._meter_earlier(key, ms)
+            await self._meter_earlier(key, ms)
         since = await self.redis.get(keys.SINCE)
         if since is not None:
             await self.redis.set(keys.SINCE, int(since) - ms)

@@ -85,7 +85,7 @@ end
 
 -- Its user is in the index for ever while anything of theirs is open.
 local function open_interval(id, running, at)
-  redis.call('ZADD', 'usage:users', 'inf', field(id, 'userId'))
+  redis.call('ZADD', 'metered:users', 'inf', field(id, 'userId'))
   if running then
     local class = redis.call('HGET', 'machine:' .. field(id, 'machineId'), 'class') or ''
     look_at_hours(field(id, 'userId'))
@@ -115,8 +115,8 @@ end
 -- It is deleted, at that time.
 local function close_account(id, at)
   local till, user = close_interval(id, at), field(id, 'userId')
-  if redis.call('SCARD', 'user:' .. user .. ':workspaces') == 0 then redis.call('ZADD', 'usage:users', till, user) end
-  redis.call('ZREMRANGEBYSCORE', 'usage:users', '-inf', now - USAGE_KEPT)
+  if redis.call('SCARD', 'user:' .. user .. ':workspaces') == 0 then redis.call('ZADD', 'metered:users', till, user) end
+  redis.call('ZREMRANGEBYSCORE', 'metered:users', '-inf', now - USAGE_KEPT)
 end
 """
 )

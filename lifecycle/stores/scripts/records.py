@@ -47,7 +47,7 @@ if OCCUPYING[to] then
   set(id, {['seen:boot'] = text(now)})
 end
 if open == 0 or there then open_interval(id, to == 'running', metered) else count_open(id) end
-redis.call('ZADD', 'usage:users', 'inf', o.userId)
+redis.call('ZADD', 'metered:users', 'inf', o.userId)
 due(id)
 say(id, 'workspace.restored', {status = to})
 if there and to ~= old then say(id, 'workspace.' .. to) end
