@@ -37,6 +37,7 @@ from gateway.inquiry import Inquiry
 from gateway.metrics import Metrics
 from gateway.openapi import document
 from gateway.operators import Operators
+from gateway.passing import Ways
 from gateway.progress import Progress
 from gateway.proxy import HttpProxy
 from gateway.routes import Routes
@@ -119,10 +120,11 @@ class Application:
         )
         self._routes = Routes(self._store)
         self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
+        self._ways = Ways(self._routes, self._proxy.upstreams, self._metrics.proxied)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self.asgi: ASGIApp = Front(
-            settings.domain, self._public, self._base_app(), self._workspace_app()
+            settings.domain, self._public, self._base_app(), self._workspace_app(), self._ways
         )
 
     # Life
@@ -219,6 +221,7 @@ class Application:
         except (StoreError, TimeoutError) as error:
             log.warning("stop.machines_left", why=str(error) or "Redis did not answer")
             await self._pool.close(stop_machines=False)
+        self._ways.close()
         await self._proxy.close()
         await self._manager.close()
 

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import closing, headers, pages, visits
 from gateway.entry import safe_next
 from gateway.hosts import Base, PortHost, PublicUrl, WorkspaceHost, host_of, origin_of, place_of
+from gateway.passing import Ways
 from gateway.relay import refuse
 from gateway.workspace import WorkspaceApp
 
@@ -19,7 +20,11 @@ _PROBES = frozenset({"/healthz", "/readyz"})
 class Front:
     """ASGI application."""
 
-    def __init__(self, domain: str, public: PublicUrl, base: ASGIApp, workspaces: WorkspaceApp):
+    def __init__(
+        self, domain: str, public: PublicUrl, base: ASGIApp, workspaces: WorkspaceApp, ways: Ways
+    ) -> None:
+        """ways: requests that pass below this."""
+        self.ways = ways
         self._domain, self._public = domain, public
         self._base, self._workspaces = base, workspaces
 

@@ -2,7 +2,8 @@
 
 A request's head has an absolute deadline: uvicorn itself waits for ever on a client that sends its
 headers a byte at a time. The proxy can drop a connection, so that an answer that was cut looks cut.
-And whatever cannot be read gets an answer that says why, a WebSocket handshake as well.
+Whatever cannot be read gets an answer that says why, a WebSocket handshake as well. And requests of a kind
+that the application has decided on pass below it (passing.py).
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.passing import REMEMBER, Key, Passing, Ways, asked, ways_of
 from gateway.proxy_client import ABORT
 
 HEAD_TIMEOUT = (
@@ -29,16 +32,33 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
+    _ways: Ways | None = None
+    _passing: Passing | None = None
+    _key: Key | None = None  # of the request that comes next, if it may be remembered
+    _rest_timer: asyncio.TimerHandle | None = None
+    _rested_at = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._ways = ways_of(self.app)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._got_head()
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+        if self._passing is not None:
+            self._passing.client_gone()
+            self._passing = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._passing is not None:
+            self._passing.more(data)
+        elif not (self._ways is not None and self._at_rest and self._pass(data, self._ways)):
+            self._to_application(data)
+
+    def _to_application(self, data: bytes) -> None:
         if self._in_head:
             # Counted roughly: a body that came with the end of its head counts, too, but only once.
             if self._head_bytes > HEAD_MAX:
@@ -47,10 +67,98 @@ class GatewayHttpProtocol(HttpToolsProtocol):
                 return
             self._head_bytes += len(data)
         super().data_received(data)
+        self._key = None
+
+    # Below the application
+
+    @property
+    def _at_rest(self) -> bool:
+        """Between two requests, all of the last one done."""
+        cycle = self.cycle
+        return self._in_head and not self._head_bytes and (cycle is None or cycle.response_complete)
+
+    def _pass(self, data: bytes, ways: Ways) -> bool:
+        """Let this request pass, if it may."""
+        found = asked(data)
+        if found is None:
+            return False
+        method, target, lines, body = found
+        block = data[lines : body - 2]
+        key = method, block, self.client[0] if self.client else ""
+        way = ways.find(key)
+        if way is None:
+            self._key = key
+            return False
+        self._got_head()
+        self._in_head = True
+        self._unset_keepalive_if_required()
+        self._passing = Passing(ways, self, way, method, target)
+        self._passing.start(block, data[body:])
+        return True
+
+    @property
+    def date_line(self) -> bytes:
+        return b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+
+    def passed(self, rest: bytes, close: bool) -> None:
+        self._passing = None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if close:
+            self.transport.close()
+            return
+        self.transport.resume_reading()
+        self._rested_at = self.loop.time()
+        if self._rest_timer is None:
+            self._rest_timer = self.loop.call_later(self.timeout_keep_alive, self._look_rest)
+        if rest:
+            self.data_received(rest)
+
+    def look_again(self, request: bytes) -> None:
+        self._passing = None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._to_application(request)
+
+    def _look_rest(self) -> None:
+        """Close it once it has rested for long enough; one timer for many requests."""
+        self._rest_timer = None
+        if self._passing is not None or not self._at_rest or self.timeout_keep_alive_task:
+            return  # `passed`, or uvicorn, looks after it again
+        left = self._rested_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._rest_timer = self.loop.call_later(left, self._look_rest)
+        else:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        if self._passing is not None:
+            self._passing.client_full(True)
+        else:
+            super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._passing is not None:
+            self._passing.client_full(False)
+        else:
+            super().resume_writing()
+
+    def shutdown(self) -> None:
+        if self._passing is not None:
+            self._passing.close_after()
+        else:
+            super().shutdown()
+
+    # uvicorn's parser
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast(dict[str, Any], self.scope)["extensions"] = {ABORT: self.transport.abort}
+        extensions: dict[str, Any] = {ABORT: self.transport.abort}
+        if self._key is not None and self._ways is not None:
+            extensions[REMEMBER] = partial(self._ways.remember, self._key)
+            self._key = None  # what follows in the same read is another request
+        cast(dict[str, Any], self.scope)["extensions"] = extensions
         if self._deadline is None:
             self._await_head()
 

@@ -73,6 +73,7 @@ class Metrics:
             "relay_down_bytes", "Bytes from workspaces to clients."
         )
         self.proxy_requests = self._counter("proxy_requests", "Proxied HTTP requests.", "class")
+        self._proxied: dict[int, Counter] = {}
         self.heartbeat_flush_seconds = self._histogram(
             "heartbeat_flush_seconds", "One flush of heartbeats to Redis.", FLUSH_BUCKETS
         )
@@ -104,8 +105,13 @@ class Metrics:
 
     def proxied(self, status: int) -> None:
         """status: of the answer."""
-        name = f"{status // 100}xx"
-        self.proxy_requests.labels(name if name in PROXY_CLASSES else "other").inc()
+        kind = status // 100
+        counter = self._proxied.get(kind)
+        if counter is None:  # a label is looked up once: it costs more than the counting
+            name = f"{kind}xx"
+            counter = self.proxy_requests.labels(name if name in PROXY_CLASSES else "other")
+            self._proxied[kind] = counter
+        counter.inc()
 
     def snapshot_taken(self, ok: bool) -> None:
         self.snapshots.labels("ok" if ok else "failed").inc()

@@ -86,7 +86,7 @@ class HttpProxy:
         client = Client(scope, receive, send, outcome, self._patience)
         route = self.upstreams.route(route_key, host, port)
         head = request_head(
-            scope["method"], target_of(scope), framed(scope["method"], client, headers)
+            scope["method"], target_of(scope), framed(scope["method"], headers, client.in_chunks)
         )
         route.busy += 1
         try:
@@ -269,9 +269,9 @@ def target_of(scope: Scope) -> bytes:
     return raw + (b"?" + query if query else b"")
 
 
-def framed(method: str, client: Client, headers: Sequence[Header]) -> list[Header]:
+def framed(method: str, headers: Sequence[Header], in_chunks: bool) -> list[Header]:
     """With what says where the request's body ends."""
-    if client.in_chunks:
+    if in_chunks:
         return [*headers, (b"transfer-encoding", b"chunked")]
     if method in _WITH_BODY and not any(name == b"content-length" for name, _ in headers):
         return [*headers, (b"content-length", b"0")]

@@ -30,6 +30,13 @@ class Routes:
         elif event.type != "workspace.extended":
             self._known.pop(event.data.get("workspace", ""), None)
 
+    def known(self, workspace_id: str) -> Workspace | None:
+        """The record of a running workspace as it was last read, if it need not be read again yet."""
+        known = self._known.get(workspace_id)
+        if known is None or asyncio.get_running_loop().time() >= known[1]:
+            return None
+        return known[0]
+
     async def find(self, workspace_id: str) -> Workspace | None:
         """The record; None when there is none. Raises StoreUnavailable when nothing is known."""
         now = asyncio.get_running_loop().time()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from typing import Protocol, cast
 
 from gateway.answer import CHUNKED, HEAD_MAX, UNTIL_CLOSE, Chunks, Head, read_head
@@ -342,11 +342,16 @@ class Upstreams:
             self._tidying = None
 
 
-def request_head(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def request_head(method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The bytes of a request's head. Raises ValueError for what must not be sent."""
-    lines = [b"%s %s HTTP/1.1" % (method.encode("ascii"), target)]
-    lines += [b"%b: %b" % header for header in headers]
-    whole = b"\r\n".join([*lines, b"", b""])
-    if whole.count(b"\n") != len(lines) + 1 or b"\0" in whole:
-        raise ValueError("a line break in a request's head")
-    return whole
+    if b"\n" in target or b" " in target:
+        raise ValueError(f"not a request target: {target!r}")
+    return b"%b %b HTTP/1.1\r\n%b" % (method.encode("ascii"), target, header_block(headers))
+
+
+def header_block(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Header lines and the empty line. Raises ValueError for what must not be sent."""
+    block = b"\r\n".join([*(b"%b: %b" % header for header in headers), b"", b""])
+    if block.count(b"\n") != len(headers) + 1 or block.count(b"\r") != len(headers) + 1:
+        raise ValueError("a line break in a header")
+    return block

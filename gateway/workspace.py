@@ -20,14 +20,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import auth, closing, headers, pages, shell
 from gateway.admission import Admission
+from gateway.answer import CHUNKED
 from gateway.heartbeats import Heartbeats, TooManySessions
 from gateway.hosts import Base, PortHost, PublicUrl, WorkspaceHost, host_of, label_of, origin_of
 from gateway.metrics import Metrics
-from gateway.proxy import HttpProxy, UpstreamDown
+from gateway.passing import REMEMBER, Way
+from gateway.proxy import HttpProxy, UpstreamDown, framed, target_of
 from gateway.relay import hand_over, refuse
 from gateway.routes import Routes
 from gateway.tunnel import Session
 from gateway.upgrade import UpstreamError, UpstreamRefused, open_upstream
+from gateway.upstreams import header_block
 from gateway.visits import WorkspaceEndpoint, here_of, is_navigation, is_prefetch, is_visit
 from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.stores import StoreUnavailable
@@ -36,6 +39,8 @@ log = structlog.get_logger(__name__)
 
 _W = WorkspaceStatus
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_NOT_PLAIN = frozenset({b"upgrade", b"expect", b"te"})
+"""Headers of requests that speak of the connection itself: the application looks at each of them."""
 OURS = "/_gateway/"
 CONTROL = OURS + "control"
 
@@ -259,14 +264,18 @@ class WorkspaceApp:
         upstream = await self._upstream(place, workspace)
         if upstream is None:
             return self._sorry(request, pages.not_found(self._home), "nothing_listens")
-        asked, instead = self._headers(scope, place, upstream.extra), None
+        asked, instead, vary = self._headers(scope, place, upstream.extra), None, False
         if shell.is_asked(request.headers, request.method):
             if shell.by_hand(request.headers) and not is_prefetch(request.headers):
                 self._heartbeats.saw(workspace.id, "input", "visit")
             if self._shell and isinstance(place, WorkspaceHost):
                 asked = shell.whole(asked)
                 instead = shell.instead(workspace, origin_of(place, self._public), self._home)
-        elif self._shell and shell.is_frame(request.headers):
+        else:
+            vary = self._shell and shell.is_frame(request.headers)
+            if isinstance(place, WorkspaceHost):
+                _remember(scope, workspace, upstream, asked, vary)
+        if vary:
             send = shell.varying(send)
         try:
             outcome = await self._proxy.forward(
@@ -385,10 +394,25 @@ class WorkspaceApp:
             return []
 
 
+def _remember(
+    scope: Scope, workspace: Workspace, to: Upstream, asked: list[headers.Header], vary: bool
+) -> None:
+    """Let the next request like this one pass below us (passing.py)."""
+    remember = scope.get("extensions", {}).get(REMEMBER)
+    said = dict(scope["headers"])
+    if remember is None or not _NOT_PLAIN.isdisjoint(said) or scope["http_version"] != "1.1":
+        return
+    if said.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+        return
+    in_chunks = b"transfer-encoding" in said
+    sent = header_block(framed(scope["method"], asked, in_chunks))
+    length = CHUNKED if in_chunks else int(said.get(b"content-length", b"0"))
+    line = b"vary: %b\r\n" % shell.VARY if vary else b""
+    remember(Way(workspace, to.host, to.port, sent, length, line), scope["headers"])
+
+
 def _target(scope: Scope) -> bytes:
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    query: bytes = scope.get("query_string", b"")
-    return raw + (b"?" + query if query else b"")
+    return target_of({"raw_path": scope["path"].encode(), "query_string": b"", **scope})
 
 
 def _problem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -11,24 +12,49 @@ from typing import Any
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.answer import CHUNKED
 from gateway.auth import OWN_COOKIE_NAMES, Keys, authorization_is_ours
-from gateway.headers import refuse, upstream_headers
-from gateway.proxy import HttpProxy, UpstreamDown
-from gateway.proxy_client import ABORT, Outcome, Patience
+from gateway.headers import Header, refuse, upstream_headers
+from gateway.http import GatewayHttpProtocol
+from gateway.passing import Key, Way, Ways, header_lines
+from gateway.proxy import HttpProxy, UpstreamDown, framed
+from gateway.proxy_client import Outcome, Patience
+from gateway.upstreams import header_block
+from lifecycle.model import Workspace
+from lifecycle.model import WorkspaceStatus as W
 
 KEYS = Keys("signing-key-of-the-gateway", "api-key-of-the-gateway")
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class Protocol(HttpToolsProtocol):
-    """As the gateway's own: offers the extension that drops a connection."""
+class DecidingWays(Ways):
+    """Decides by itself, so that the first request of a kind passes below the application, too."""
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[typeddict-unknown-key]
+    def __init__(self, app: Gateway, patience: Patience | None) -> None:
+        super().__init__(AlwaysKnown(), app.proxy.upstreams, app.counted.append, patience)
+        self._app = app
+
+    def find(self, key: Key) -> Way | None:
+        method, block, _ = key
+        said = header_lines(block)
+        if not WHOLE.fullmatch(block) or refuse(said, method.decode()) or dict(said).get(b"expect"):
+            return None
+        in_chunks = b"transfer-encoding" in dict(said)
+        length = CHUNKED if in_chunks else int(dict(said).get(b"content-length", 0))
+        sent = header_block(framed(method.decode(), self._app.headers(said), in_chunks))
+        name, epoch = self._app.route_key
+        workspace = Workspace(name, "ada", W.RUNNING, 0, 0, epoch=epoch)
+        return Way(workspace, "127.0.0.1", self._app.target, sent, length)
+
+
+class AlwaysKnown:
+    def known(self, workspace_id: str) -> Workspace | None:
+        raise AssertionError("it decides by itself")
+
+
+WHOLE = re.compile(rb"(?:[\w!#$%&'*+.^`|~-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*")
 
 
 class Upstream:
@@ -98,27 +124,39 @@ class Gateway:
     proxy: HttpProxy
     port: int = 0
     target: int = 0
-    route_key: object = ("w1", 1)
+    route_key: Any = ("w1", 1)
     outcomes: list[Outcome] = field(default_factory=list)
     down: list[str] = field(default_factory=list)
     connections: set[Any] = field(default_factory=set)
     """Open connections of clients."""
+    ways: Ways | None = None
+    """Below the application, where it has one."""
+    counted: list[int] = field(default_factory=list)
+    """Statuses of what passed below."""
+
+    @property
+    def over(self) -> bool:
+        """Something was asked, and nothing is under way."""
+        return bool(self.outcomes) if self.ways is None else not self.ways.active
+
+    def headers(self, said: list[Header], scheme: str = "http") -> list[Header]:
+        return upstream_headers(
+            said,
+            host="w1.localhost",
+            client_ip="127.0.0.1",
+            scheme=scheme,
+            trusted=False,
+            own_cookie_names=OWN_COOKIE_NAMES,
+            drop_authorization=authorization_is_ours(said, KEYS),
+            extra=("X-Secret", "of-the-ide"),
+            websocket=False,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reason = refuse(scope["headers"], scope["method"], scope["raw_path"])
         if reason:
             return await _say(send, 400, reason)
-        headers = upstream_headers(
-            scope["headers"],
-            host="w1.localhost",
-            client_ip=scope["client"][0],
-            scheme=scope["scheme"],
-            trusted=False,
-            own_cookie_names=OWN_COOKIE_NAMES,
-            drop_authorization=authorization_is_ours(scope["headers"], KEYS),
-            extra=("X-Secret", "of-the-ide"),
-            websocket=False,
-        )
+        headers = self.headers(scope["headers"], scope["scheme"])
         try:
             outcome = await self.proxy.forward(
                 scope,
@@ -143,17 +181,25 @@ async def _say(send: Send, status: int, text: str) -> None:
 
 @contextlib.asynccontextmanager
 async def gateway(
-    target: int = 0, patience: Patience | None = None, max_routes: int = 1000
+    target: int = 0,
+    patience: Patience | None = None,
+    max_routes: int = 1000,
+    below: bool = False,
+    kind: type[Gateway] = Gateway,
 ) -> AsyncIterator[Gateway]:
+    """below: requests pass below the application where they may. kind: of application."""
     proxy = HttpProxy(own_cookie_names=OWN_COOKIE_NAMES, patience=patience, max_routes=max_routes)
-    app = Gateway(proxy, target=target)
+    app = kind(proxy, target=target)
+    if below:
+        app.ways = DecidingWays(app, patience)
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=GatewayHttpProtocol,
         lifespan="off",
         log_config=None,
         server_header=False,
         date_header=False,
+        proxy_headers=False,  # its middleware would stand before the application
         timeout_graceful_shutdown=1,
     )
     config.load()
@@ -170,6 +216,8 @@ async def gateway(
     finally:
         server.force_exit = True
         await server.shutdown(sockets=[sock])
+        if app.ways is not None:
+            app.ways.close()
         await proxy.close()
 
 
