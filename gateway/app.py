@@ -47,6 +47,7 @@ from gateway.workspace import WorkspaceApp
 from lifecycle.actions import NotNow
 from lifecycle.agent.contract import Manifest
 from lifecycle.model import Event, MachineStatus, WorkspaceStatus
+from lifecycle.snapshots.downloads import Downloads
 from lifecycle.stores import Conflict, StoreError
 from lifecycle.stores.metered import RedisUsage
 from lifecycle.ticks import every
@@ -121,6 +122,7 @@ class Application:
         self._routes = Routes(self._store)
         self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
         self._ways = Ways(self._routes, self._proxy.upstreams, self._metrics.proxied)
+        self._downloads = Downloads(self._actions.fetch)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self.asgi: ASGIApp = Front(
@@ -326,6 +328,7 @@ class Application:
             eta=self._inquiry.eta,
             enter=self._entrance.enter,
             snapshot=self._snapshot,
+            download=self._downloads,
             purge=self._purge,
             joining=self._manager.joining,
             noticed=self._manager.noticed,

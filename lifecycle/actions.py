@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -394,6 +395,23 @@ class Actions:
         fields = {"machineId": "", "restore": ""}
         if await self._store.note(workspace, "workspace.detached", fields):
             await self._remove(machine, workspace)
+
+    async def fetch(self, workspace: Workspace, into: Path) -> Manifest:
+        """Write its newest snapshot's archive there, checked; its manifest. Raises SnapshotError."""
+        if workspace.snapshot_id.startswith(PREFIX):
+            message = (
+                f"its snapshot {workspace.snapshot_id} is one of a whole disk: start it, and take"
+                " the files from the IDE"
+            )
+            raise SnapshotError("not_found", message)
+
+        def write() -> Manifest:
+            target = self._open_target(self._plan.snapshots)
+            manifest = target.manifest(workspace.id, workspace.snapshot_id)
+            target.fetch(manifest, into)
+            return manifest
+
+        return await asyncio.to_thread(write)
 
     async def purge(self, workspace: Workspace) -> None:
         """Forget a terminated workspace and all its snapshots. Raises Conflict."""

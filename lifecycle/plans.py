@@ -142,7 +142,12 @@ def policy_values(said: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def own_values(own_policy: str) -> dict[str, Any]:
-    """What of a workspace's own policy can still be read."""
+    """What of a workspace's own policy can still be read, by the policy's fields."""
+    return policy_values(said_values(own_policy), "own policy")
+
+
+def said_values(own_policy: str) -> dict[str, Any]:
+    """The same as it was said: spelled as in a plans file."""
     try:
         said = json.loads(own_policy) if own_policy else {}
     except ValueError:
@@ -150,9 +155,10 @@ def own_values(own_policy: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in said.items() if isinstance(said, dict) else ():
         try:
-            found |= policy_values({name: value}, "own policy")
+            policy_values({name: value}, "own policy")
         except PlanError:
             continue
+        found[name] = value
     return found
 
 

@@ -11,8 +11,8 @@ from itertools import groupby
 from starlette.routing import BaseRoute, Route
 
 from gateway.api import answers as a
+from gateway.api import archive, dashboard, events, fleet, health, joining, policy, quota, usage
 from gateway.api import bodies as b
-from gateway.api import dashboard, events, fleet, health, joining, quota, usage
 from gateway.api import notices as n
 from gateway.api import workspaces as w
 from gateway.api.operation import Endpoint, Operation, UnknownPath
@@ -54,6 +54,18 @@ def operations() -> tuple[Operation, ...]:
            {200: a.EntryAnswer}, b.Enter, errors=(404,)),
         of("GET", f"{_ONE}/activity", w.activity, "Why it is alive, and what happens when",
            "person", {200: a.ActivityAnswer}, errors=(404,)),
+        of("GET", f"{_ONE}/policy", policy.policy, "How long it lives, and who says so", "person",
+           {200: a.PolicyAnswer}, errors=(404,)),
+        of("PUT", f"{_ONE}/policy", policy.set_policy, "Its own policy, over its plan's", "person",
+           {200: a.PolicyAnswer}, b.OwnPolicy, errors=(403, 404)),
+        of("POST", f"{_ONE}/keep", policy.keep, "Not put away before then", "person", _WS, b.Keep,
+           errors=(403, 404, 409)),
+        of("POST", f"{_ONE}/pin", policy.pin, "Never stopped by itself; for the operator",
+           "person", _WS, b.Nothing, errors=(403, 404)),
+        of("POST", f"{_ONE}/unpin", policy.unpin, "Stopped like any other; for the operator",
+           "person", _WS, b.Nothing, errors=(403, 404)),
+        of("GET", f"{_ONE}/download", archive.download, "The newest snapshot, as a .tar.gz",
+           "person", {200: None}, errors=(404, 503), media_types=("application/gzip",)),
         of("POST", "/heartbeat", w.heartbeat, "Activity on purpose", "person", _WS, b.Update,
            errors=(404, 409)),
         of("POST", "/workspace/update", w.heartbeat, "Activity on purpose", "person", _WS,

@@ -3,7 +3,7 @@ ours (but the one that a machine joins for), an address."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic.alias_generators import to_camel
@@ -29,7 +29,8 @@ class Failure(Answer):
 
 
 class WorkspaceAnswer(Answer):
-    """Times are milliseconds. instanceId: the machine that has its files. stopsAt: null while no clock decides."""
+    """Times are milliseconds. instanceId: the machine that has its files. stopsAt: null while no clock decides.
+    keptUntil: when a stopped or failed one is put away; null: no time does that."""
 
     workspace_id: str
     user_id: str
@@ -47,10 +48,22 @@ class WorkspaceAnswer(Answer):
     epoch: int
     alive_because: str | None
     stops_at: int | None
+    kept_until: int | None
+    pinned: bool
     queue: Queue | None
     snapshot_id: str | None
     error: Failure | None
     reason: str | None
+
+
+class PolicyAnswer(Answer):
+    """values: what holds for it, seconds where it is a time. sources: "own", "plan" or "default"."""
+
+    workspace_id: str
+    plan: str
+    pinned: bool
+    values: dict[str, Any]
+    sources: dict[str, Literal["own", "plan", "default"]]
 
 
 class ManifestAnswer(Answer):

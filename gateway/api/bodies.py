@@ -28,6 +28,7 @@ from lifecycle.notices.deliveries import Status
 from lifecycle.queueing import PRIORITIES, boost_ms
 
 MAX_BODY = 64 * 1024
+MAX_KEEP = 366 * 86_400.0  # seconds
 MAX_EXTEND = 7 * 86400
 MAX_EVENTS = 1000
 MAX_USERS = 1000
@@ -129,6 +130,33 @@ class Extend(Body):
     """seconds: from now; the idle timeout if left out."""
 
     seconds: Annotated[float, Field(gt=0, le=MAX_EXTEND)] | None = None
+
+
+class Keep(Body):
+    """seconds: from now; the retention if left out."""
+
+    seconds: Annotated[float, Field(gt=0, le=MAX_KEEP)] | None = None
+
+
+Seconds = Annotated[float, Field(ge=0, lt=10**9)]
+Cron = Annotated[str, Field(max_length=100)]
+
+
+class OwnPolicy(Body):
+    """As in a plan. What is null or left out is as the plan has it."""
+
+    idle_timeout: Seconds | None = None
+    signals: list[Literal["input", "frames", "job", "api"]] | None = None
+    max_job_hours: Annotated[float, Field(ge=0, lt=10**6)] | None = None
+    retention: Seconds | None = None
+    keep: bool | None = None
+    max_lifetime: Seconds | None = None
+    quiet_hours: Cron | None = None
+    quiet_idle_timeout: Seconds | None = None
+    autostart: Cron | None = None
+    time_zone: Annotated[str, Field(max_length=64)] | None = None
+    countdown: Annotated[list[Seconds], Field(max_length=10)] | None = None
+    ending_notice: Annotated[list[Seconds], Field(max_length=10)] | None = None
 
 
 class Heartbeat(Body):

@@ -21,6 +21,7 @@ from lifecycle.notices.deliveries import Delivery, Status
 from lifecycle.plans import Plan, Plans
 from lifecycle.pricing import Prices
 from lifecycle.quota import Taken
+from lifecycle.snapshots.downloads import Archive
 from lifecycle.stores import WorkspaceStore
 
 Principal = Admin | Person | Nobody
@@ -153,6 +154,8 @@ class Parts:
     """Mint an entry that leads to this path of the workspace."""
     snapshot: Callable[[str], Awaitable[Manifest]]
     """Snapshot now. Raises SnapshotError, Conflict."""
+    download: Callable[[Workspace], Awaitable[Archive]]
+    """Its newest snapshot, for its person. Raises SnapshotError."""
     purge: Callable[[str], Awaitable[None]]
     """Forget a terminated workspace: its snapshots first, then its record. Raises Conflict, SnapshotError."""
     joining: Joining

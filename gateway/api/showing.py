@@ -34,6 +34,7 @@ def workspace_answer(
     *,
     url: str,
     alive: tuple[str | None, int | None],
+    kept_until_ms: int | None,
     queue: Queue | None,
 ) -> WorkspaceAnswer:
     w = workspace
@@ -54,6 +55,8 @@ def workspace_answer(
         epoch=w.epoch,
         alive_because=alive[0],
         stops_at=alive[1],
+        kept_until=kept_until_ms,
+        pinned=w.pinned,
         queue=queue,
         snapshot_id=w.snapshot_id or None,
         error=Failure(code=w.error_code or "failed", message=w.error) if w.error else None,

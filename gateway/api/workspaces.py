@@ -24,6 +24,7 @@ from gateway.auth import may
 from gateway.hosts import workspace_id_error
 from lifecycle.activity import alive_because, explain
 from lifecycle.model import Workspace, WorkspaceStatus
+from lifecycle.policy import ends_at
 from lifecycle.queueing import boost_ms
 
 _W = WorkspaceStatus
@@ -60,12 +61,12 @@ async def listing(call: Call) -> Reply:
     wanted = {query.status} if query.status else None
     rows = await call.parts.store.list(user_id, wanted)
     now_ms = await call.parts.store.now_ms()
-    return Reply(200, [await _shown(call, row, now_ms) for row in rows])
+    return Reply(200, [await shown(call, row, now_ms) for row in rows])
 
 
 async def get(call: Call) -> Reply:
     workspace = await owned(call)
-    return Reply(200, await _shown(call, workspace, await call.parts.store.now_ms()))
+    return Reply(200, await shown(call, workspace, await call.parts.store.now_ms()))
 
 
 async def start(call: Call) -> Reply:
@@ -84,32 +85,32 @@ async def delete(call: Call) -> Reply:
     workspace = await owned(call)
     if query.purge:
         if workspace.status is not _W.TERMINATED:
-            raise _conflict(workspace, "only a terminated one can be purged; DELETE it first")
+            raise conflict(workspace, "only a terminated one can be purged; DELETE it first")
         await call.parts.purge(workspace.id)
         return Reply(204)
     if workspace.status is not _W.TERMINATED:
         workspace = await call.parts.store.terminate(workspace.id, "deleted")
     # 202 even if it is done: what deleting promises is the same either way.
-    return Reply(202, await _shown(call, workspace, await call.parts.store.now_ms()))
+    return Reply(202, await shown(call, workspace, await call.parts.store.now_ms()))
 
 
 async def extend(call: Call) -> Reply:
     body: bodies.Extend = call.body
     workspace = await owned(call)
     if workspace.status not in {*UP, _W.QUEUED}:
-        raise _conflict(workspace, "only a running one can be extended; start it first")
+        raise conflict(workspace, "only a running one can be extended; start it first")
     default = call.parts.plans.policy_of(workspace).idle_timeout
     seconds = default if body.seconds is None else body.seconds
     workspace = await call.parts.store.extend(workspace.id, seconds)
-    return Reply(200, await _shown(call, workspace, await call.parts.store.now_ms()))
+    return Reply(200, await shown(call, workspace, await call.parts.store.now_ms()))
 
 
 async def snapshot(call: Call) -> Reply:
     workspace = await owned(call)
     if workspace.status in ON_ITS_WAY:
-        raise _conflict(workspace, "wait until that is done", retry_after=RETRY_BUSY)
+        raise conflict(workspace, "wait until that is done", retry_after=RETRY_BUSY)
     if not workspace.machine_id:
-        raise _conflict(workspace, "it has no files on a machine; start it first")
+        raise conflict(workspace, "it has no files on a machine; start it first")
     return Reply(200, manifest_answer(await call.parts.snapshot(workspace.id)))
 
 
@@ -118,7 +119,7 @@ async def heartbeat(call: Call) -> Reply:
     body: bodies.Heartbeat = call.body
     workspace = await owned(call, body.workspace_id if isinstance(body, bodies.Update) else None)
     if not await call.parts.store.touch(workspace.id, body.kind):
-        raise _conflict(workspace, "a heartbeat wakes nothing; start it")
+        raise conflict(workspace, "a heartbeat wakes nothing; start it")
     return Reply(200, await _shown_again(call, workspace))
 
 
@@ -181,21 +182,23 @@ async def _claim_key(call: Call, user_id: str) -> None:
 
 
 async def _reply(call: Call, workspace: Workspace, headers: dict[str, str] | None = None) -> Reply:
-    shown = await _shown(call, workspace, await call.parts.store.now_ms())
-    return Reply(202 if workspace.status in ON_ITS_WAY else 200, shown, headers or {})
+    answer = await shown(call, workspace, await call.parts.store.now_ms())
+    return Reply(202 if workspace.status in ON_ITS_WAY else 200, answer, headers or {})
 
 
 async def _shown_again(call: Call, workspace: Workspace) -> WorkspaceAnswer:
     """After a change that answers no record. It may be gone since; then what was known is shown."""
     fresh = await call.parts.store.get(workspace.id) or workspace
-    return await _shown(call, fresh, await call.parts.store.now_ms())
+    return await shown(call, fresh, await call.parts.store.now_ms())
 
 
-async def _shown(call: Call, workspace: Workspace, now_ms: int) -> WorkspaceAnswer:
+async def shown(call: Call, workspace: Workspace, now_ms: int) -> WorkspaceAnswer:
+    policy = call.parts.plans.policy_of(workspace)
     return workspace_answer(
         workspace,
         url=call.parts.url_of(workspace.id),
-        alive=alive_because(workspace, now_ms, call.parts.plans.policy_of(workspace)),
+        alive=alive_because(workspace, now_ms, policy),
+        kept_until_ms=ends_at(workspace, policy),
         queue=await _queue(call, workspace, now_ms),
     )
 
@@ -215,7 +218,7 @@ async def _queue(call: Call, workspace: Workspace, now_ms: int) -> Queue | None:
     )
 
 
-def _conflict(workspace: Workspace, hint: str, retry_after: int | None = None) -> ApiError:
+def conflict(workspace: Workspace, hint: str, retry_after: int | None = None) -> ApiError:
     message = f"workspace {workspace.id} is {workspace.status}: {hint}"
     details = {"status": workspace.status}
     return ApiError(409, "conflict", message, retry_after=retry_after, details=details)

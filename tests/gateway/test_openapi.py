@@ -59,7 +59,9 @@ def test_the_contract_is_there() -> None:
         POST /api/machines/join · POST /api/machines/{id}/report
         POST /api/machines/{id}/drain · POST /api/machines/{id}/undrain · GET /api/dashboard
         GET /api/workspaces/{id}/notices · GET /api/preferences · PUT /api/preferences
-        GET /api/deliveries · POST /api/deliveries/{id}/retry
+        GET /api/workspaces/{id}/policy · PUT /api/workspaces/{id}/policy
+        POST /api/workspaces/{id}/keep · POST /api/workspaces/{id}/pin · POST /api/workspaces/{id}/unpin
+        GET /api/workspaces/{id}/download · GET /api/deliveries · POST /api/deliveries/{id}/retry
         GET /api/events · GET /api/me · GET /api/openapi.json · GET /healthz · GET /readyz
         GET /metrics
     """
@@ -105,8 +107,8 @@ def test_what_is_sent_and_answered_is_spelt_in_camel_case() -> None:
 
 def test_bodies_take_no_other_fields() -> None:
     sent = {name for _, _, described in CALLS for name in refs(described.get("requestBody", {}))}
-    from_people = {"Create", "Extend", "Enter", "Heartbeat", "Update", "Nothing"}
-    assert from_people | {"Preferences", "Join", "MachineReport"} == sent
+    from_people = {"Create", "Extend", "Enter", "Heartbeat", "Update", "Nothing", "Keep"}
+    assert from_people | {"OwnPolicy", "Preferences", "Join", "MachineReport"} == sent
     for name in sent:
         assert SCHEMAS[name]["additionalProperties"] is False
     user = SCHEMAS["Create"]["properties"]["userId"]["anyOf"][0]

@@ -8,7 +8,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +29,8 @@ from lifecycle import pricing
 from lifecycle.agent.contract import Manifest
 from lifecycle.joining import Joining
 from lifecycle.model import Workspace, WorkspaceStatus
+from lifecycle.plans import Plan, Plans
+from lifecycle.snapshots.downloads import Archive
 from lifecycle.stores.redis import RedisStore
 
 KEYS = auth.Keys(signing_key="signing-key", api_key="api-key")
@@ -106,7 +108,10 @@ class World:
     notices: list[tuple[str, str, int]] = field(default_factory=list)
     book: Any = field(default_factory=fakes.FakeBook)
     fails: Exception | None = None
-    """What snapshot and purge raise."""
+    """What snapshot, download and purge raise."""
+    breaks: Exception | None = None
+    """What a download raises in its middle."""
+    plans: Plans = field(default_factory=lambda: Plans(Plan("default")))
     dashboard: Any = field(default_factory=fakes.FakeDashboard)
     prices: Any = field(
         default_factory=lambda: pricing.read(
@@ -131,6 +136,7 @@ class World:
             eta=self._eta,
             enter=self._enter,
             snapshot=self._snapshot,
+            download=self._download,
             purge=self._purge,
             joining=JOINING,
             metrics=self.metrics.render,
@@ -139,6 +145,7 @@ class World:
             prices=self.prices,
             dashboard=self.dashboard,
             notices=self.book,
+            plans=self.plans,
             deliveries=self.book,
         )
 
@@ -194,6 +201,18 @@ class World:
         if self.fails:
             raise self.fails
         return Manifest(workspace_id, "snap-2", 1, 2000, 3, 4096, "a.tar.zst", 512, "0" * 64)
+
+    async def _download(self, workspace: Workspace) -> Archive:
+        if self.fails:
+            raise self.fails
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            yield b"one "
+            if self.breaks:
+                raise self.breaks
+            yield b"two"
+
+        return Archive(1_700_000_000_000, pieces())
 
     async def _purge(self, workspace_id: str) -> None:
         if self.fails:
