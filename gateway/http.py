@@ -37,6 +37,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     _key: Key | None = None  # of the request that comes next, if it may be remembered
     _rest_timer: asyncio.TimerHandle | None = None
     _rested_at = 0.0
+    _full = False  # the client does not take what is written to it
+    _held: bytes | None = None  # what it asks meanwhile
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -53,7 +55,9 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._passing is not None:
+        if self._held is not None:
+            self._held += data
+        elif self._passing is not None:
             self._passing.more(data)
         elif not (self._ways is not None and self._at_rest and self._pass(data, self._ways)):
             self._to_application(data)
@@ -102,16 +106,20 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def passed(self, rest: bytes, close: bool) -> None:
         self._passing = None
-        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         if close:
             self.transport.close()
             return
-        self.transport.resume_reading()
         self._rested_at = self.loop.time()
         if self._rest_timer is None:
             self._rest_timer = self.loop.call_later(self.timeout_keep_alive, self._look_rest)
+        if self._full:
+            # Whoever asks on and on, and takes none of the answers, is answered no more of them.
+            self._held = rest
+            self.transport.pause_reading()
+            return
+        self.transport.resume_reading()
         if rest:
             self.data_received(rest)
 
@@ -124,6 +132,13 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def _look_rest(self) -> None:
         """Close it once it has rested for long enough; one timer for many requests."""
         self._rest_timer = None
+        if self._held is not None and self._ways is not None:
+            left = self._rested_at + self._ways.patience.stall - self.loop.time()
+            if left > 0:
+                self._rest_timer = self.loop.call_later(left, self._look_rest)
+            else:
+                self.transport.abort()  # it has taken nothing for so long
+            return
         if self._passing is not None or not self._at_rest or self.timeout_keep_alive_task:
             return  # `passed`, or uvicorn, looks after it again
         left = self._rested_at + self.timeout_keep_alive - self.loop.time()
@@ -133,14 +148,19 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def pause_writing(self) -> None:
+        self._full = True
         if self._passing is not None:
             self._passing.client_full(True)
         else:
             super().pause_writing()
 
     def resume_writing(self) -> None:
+        self._full = False
+        held, self._held = self._held, None
         if self._passing is not None:
             self._passing.client_full(False)
+        elif held is not None:
+            self.passed(held, close=False)
         else:
             super().resume_writing()
 

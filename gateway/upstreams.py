@@ -79,8 +79,10 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """The answer is whole and so was the request: it rests, or it is closed if that cannot be."""
-        head = self._head
-        if head is not None and head.reusable and not self._received:
+        head, transport = self._head, self.transport
+        if head is not None and head.reusable and not self._received and transport is not None:
+            if not transport.is_closing():
+                transport.resume_reading()  # it may have been held back up to its last byte
             self._route.rest(self)
         else:
             self.close()

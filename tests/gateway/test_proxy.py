@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import socket
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
+import uvloop
 
 from gateway.auth import make_home_cookie, make_workspace_cookie, make_workspace_token
 from gateway.proxy_client import Patience
@@ -23,6 +25,7 @@ from tests.gateway.proxying import (
     client,
     gateway,
     ok,
+    request,
     upstream,
 )
 
@@ -319,6 +322,40 @@ async def test_an_upload_waits_for_an_upstream_that_does_not_read(gate: Gateway)
         for _ in range(1024 - sent):
             await c.send(piece)
         assert (await c.answer()).body.decode() == hashlib.sha256(piece * 1024).hexdigest()
+
+
+def test_a_connection_that_was_held_back_to_the_end_serves_on(below: bool) -> None:
+    """The last of a body fills the client's side: what is asked next on that connection is answered, too.
+    On the gateway's own loop, which tells of a full buffer before it has tried to empty it."""
+    sizes = range(60_000, 320_000, 20_000)
+
+    async def ask() -> None:
+        answers = answering(*(ok(b"x" * size) for size in sizes))
+        async with gateway(below=below) as gate, upstream(answers) as up:
+            gate.target = up.port
+            for size in sizes:
+                async with client(gate.port) as c, asyncio.timeout(10):
+                    assert len((await c.get()).body) == size
+            assert len(up.received) == 1
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask())
+
+
+async def test_who_asks_on_and_takes_nothing_is_not_answered_on(gate: Gateway) -> None:
+    body = b"x" * 1_000_000
+    async with upstream(answering(ok(body))) as up, client(gate.port, limit=1024) as c:
+        gate.target = up.port
+        tracemalloc.start()
+        await c.send(request("GET", "/") * 40)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await up.closed.wait()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 8 * MIB, "40 MB were asked for"
+        for _ in range(40):
+            assert (await c.answer()).body == body
 
 
 async def test_events_pass_at_once(gate: Gateway) -> None:
