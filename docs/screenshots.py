@@ -66,6 +66,7 @@ class Visit:
         user = self.page.inner_text("#user")
         thesis = self.create(user, "thesis")
         self.ide(thesis)
+        self.gateway.api("POST", f"workspaces/{thesis}/snapshot")
         self.home(user)
         self.dashboard()
 
@@ -93,6 +94,8 @@ class Visit:
         self.create(user, "seminar")
         self.page.goto(f"http://localhost:{self.gateway.port}/")
         self.page.wait_for_selector('[data-status="stopped"]')
+        self.page.get_by_text("What you are told").click()
+        self.page.wait_for_selector("#types tr")
         self.take("home", '[data-status="stopped"]')
 
     def dashboard(self) -> None:

@@ -9,7 +9,7 @@ const ASLEEP = new Set(["stopped", "terminated", "failed"]);
 const KEEPABLE = new Set(["stopped", "failed"]);
 const STOPPABLE = new Set(["queued", "starting", "running"]);
 const CLOCK_MS = 15_000;
-const SOON_MS = 24 * 3600_000; // people are told a day ahead that their workspace is put away
+const SOON_MS = 6 * 3600_000;
 
 const part = (id) => document.getElementById(id);
 const rows = new Map(); // workspace id → its list item

@@ -26,8 +26,9 @@ function draw({ email, optOut }) {
   for (const row of part("types").children) {
     for (const channel of CHANNELS) {
       const box = row.querySelector(`.${channel}`);
-      box.checked = !(optOut[row.dataset.type] ?? []).includes(channel);
-      box.disabled = (channel === "email" && !email) || (channel === "ide" && row.dataset.type === ALWAYS);
+      const nowhere = channel === "email" && !email;
+      box.checked = !nowhere && !(optOut[row.dataset.type] ?? []).includes(channel);
+      box.disabled = nowhere || (channel === "ide" && row.dataset.type === ALWAYS);
     }
   }
 }

@@ -444,9 +444,9 @@ async def test_home_keeps_longer_and_gives_the_files(
         await page.goto(f"http://localhost:{port}/")
         await says(page, ".keeping.soon", "2 h")
         async with page.expect_download() as download:
-            await page.get_by_role("link", name="Download files thesis").click()
+            await page.get_by_role("link", name="Download thesis").click()
         assert (await download.value).suggested_filename == "thesis.tar.gz"
-        await page.get_by_role("button", name="Keep longer thesis").click()
+        await page.get_by_role("button", name="Keep thesis").click()
         await says(page, ".keeping:not(.soon)", "26 h")
         await says(page, "#news", "thesis is kept until")
         world.set("ada-x2k4", W.STOPPED, keep_until_ms=0, snapshot_id="")
