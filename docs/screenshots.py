@@ -50,13 +50,14 @@ class Visit:
     def __init__(self, gateway: Gateway, page: Any, directory: Path) -> None:
         self.gateway, self.page, self.directory = gateway, page, directory
 
-    def take(self, name: str, ready: str = "") -> None:
+    def take(self, name: str, ready: str = "", whole: bool = False) -> None:
         for look, (width, height, scheme) in LOOKS.items():
             self.page.set_viewport_size({"width": width, "height": height})
             self.page.emulate_media(color_scheme=scheme)
             if ready:
                 self.page.wait_for_selector(ready)
-            self.page.screenshot(path=self.directory / f"{name}-{look}.png", animations="disabled")
+            path = self.directory / f"{name}-{look}.png"
+            self.page.screenshot(path=path, animations="disabled", full_page=whole)
             print(f"{name}-{look}.png", flush=True)
 
     def all(self) -> None:
@@ -96,7 +97,7 @@ class Visit:
         self.page.wait_for_selector('[data-status="stopped"]')
         self.page.get_by_text("What you are told").click()
         self.page.wait_for_selector("#types tr")
-        self.take("home", '[data-status="stopped"]')
+        self.take("home", '[data-status="stopped"]', whole=True)
 
     def dashboard(self) -> None:
         self.page.goto(f"http://localhost:{self.gateway.port}/dashboard")
@@ -104,7 +105,7 @@ class Visit:
         self.page.keyboard.press("Enter")
         self.page.wait_for_selector("#workspaces tr")
         self.page.wait_for_selector("#charts svg")
-        self.take("dashboard")
+        self.take("dashboard", whole=True)
 
 
 if __name__ == "__main__":
