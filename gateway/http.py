@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import httptools
@@ -24,6 +24,12 @@ HEAD_TIMEOUT = (
     10.0  # seconds from a request's first byte (or the connection) to the end of its headers
 )
 HEAD_MAX = 64 * 1024  # bytes of request line and headers; above: 431 and the connection is closed
+
+
+@lru_cache(4)
+def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
+
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -102,7 +108,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     @property
     def date_line(self) -> bytes:
-        return b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+        return _lines(tuple(self.server_state.default_headers))
 
     def passed(self, rest: bytes, close: bool) -> None:
         self._passing = None

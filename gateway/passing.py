@@ -172,7 +172,7 @@ class Passing:
 
     __slots__ = (
         "_below", "_block", "_chunks", "_close", "_connection", "_early", "_fresh", "_full", "_head",
-        "_left", "_method", "_over", "_paused", "_repeatable", "_rest", "_route", "_since", "_target",
+        "_left", "_method", "_out", "_over", "_paused", "_repeatable", "_rest", "_route", "_since", "_target",
         "_uploaded", "_waiting_for", "_way", "_ways",
     )  # fmt: skip
 
@@ -185,6 +185,7 @@ class Passing:
         self._head: Head | None = None
         self._rest = b""  # what came behind the request
         self._early = b""  # of its body, before there is a connection
+        self._out = b""  # the answer's head, while its body follows at once
         self._left = max(0, way.length)
         self._chunks = Chunks() if way.length == CHUNKED else None
         self._uploaded = not way.length
@@ -316,19 +317,27 @@ class Passing:
 
     # From the workspace: a Receiver
 
-    def answered(self, head: Head) -> None:
+    def answered(self, head: Head, follows: bool) -> None:
         if head.to_client is None:
             head.to_client = _to_client(head)
         self._head = head
         self._waiting_for = "" if self._uploaded else "client"
         self._ways.count(head.status)
         more = self._way.vary + b"connection: close\r\n" if self._close else self._way.vary
-        self._below.transport.write(b"%b%b%b\r\n" % (head.to_client, self._below.date_line, more))
+        out = b"%b%b%b\r\n" % (head.to_client, self._below.date_line, more)
+        if follows:
+            self._out = out  # one write for both: each costs more than all that Python does here
+        else:
+            self._below.transport.write(out)
 
     def body(self, data: bytes) -> None:
         if self._head is not None and self._head.length == UNTIL_CLOSE:
             data = chunked([data])
-        self._below.transport.write(data)
+        if self._out:
+            self._below.transport.writelines((self._out, data))
+            self._out = b""
+        else:
+            self._below.transport.write(data)
 
     def chunks(self, pieces: list[bytes]) -> None:
         self._below.transport.write(chunked(pieces))
@@ -339,6 +348,8 @@ class Passing:
         assert connection is not None
         if head.length < 0:
             self._below.transport.write(LAST_CHUNK)
+        elif self._out:
+            self._below.transport.write(self._out)
         self._connection = None
         if self._uploaded:
             connection.release()

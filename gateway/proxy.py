@@ -234,7 +234,7 @@ class _Asked:
 
     # Receiver
 
-    def answered(self, head: Head) -> None:
+    def answered(self, head: Head, follows: bool) -> None:
         self.head = head
         self._news.set()
 

@@ -33,7 +33,8 @@ class Refused(ConnectionError):
 class Receiver(Protocol):
     """Whoever asked. After `ended` or `lost` it hears no more."""
 
-    def answered(self, head: Head) -> None: ...
+    def answered(self, head: Head, follows: bool) -> None:
+        """follows: some of the body, or its end, is told in the same moment."""
 
     def body(self, data: bytes) -> None: ...
 
@@ -173,7 +174,7 @@ class Connection(asyncio.Protocol):
             return rest
         self._head, self._left = head, head.length
         self._chunks = Chunks() if head.length == CHUNKED else None
-        receiver.answered(head)
+        receiver.answered(head, not head.length or (bool(rest) and head.length > 0))
         if not head.length:
             self._end(receiver, rest)
             return b""
