@@ -154,8 +154,9 @@ local function apply(id, to, fields, more)
   tell(id, 'workspace.' .. to, more)
 end
 
+-- First come, first served even within a millisecond: a score is exact to less than a microsecond.
 local function enqueue(id, boost)
-  redis.call('ZADD', 'boot:queue', now - tonumber(boost), id)
+  redis.call('ZADD', 'boot:queue', t[1] * 1000 + t[2] / 1000 - tonumber(boost), id)
   redis.call('LPUSH', 'boot:arrivals', text(now) .. ' ' .. text(tonumber(boost)))
   redis.call('LTRIM', 'boot:arrivals', 0, 499)
   apply(id, 'queued', {reason = '', errorCode = '', error = '', next = '', step = '', boost = boost})

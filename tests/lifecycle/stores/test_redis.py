@@ -102,6 +102,14 @@ async def test_the_queue_goes_by_arrival_and_priority(store: RedisStore) -> None
     assert [w.priority for w in queue] == ["vip", "normal", "batch"]
 
 
+async def test_first_come_first_served_within_a_millisecond(redis: Redis) -> None:
+    store = RedisStore(redis)
+    ids = [(await store.ensure(f"user-{n}"))[0].id for n in range(40)]
+    for each in ids:  # several in each millisecond
+        await store.wake(each)
+    assert [w.id for w in await store.queued()] == ids
+
+
 async def test_waking_twice_keeps_the_place(store: RedisStore, redis: Redis) -> None:
     one = await queued(store)
     place = await redis.zscore(keys.QUEUE, one.id)
