@@ -132,7 +132,7 @@ class FakeStore:
         return self._set(self._require(workspace_id), pinned=pinned)
 
     async def queue_position(self, workspace_id: str) -> int | None:
-        places = sorted(self.queue, key=self.queue.__getitem__)  # in one millisecond: who came first
+        places = sorted(self.queue, key=self.queue.__getitem__)  # of equals, who came first
         return places.index(workspace_id) + 1 if workspace_id in places else None
 
     async def change(
