@@ -72,11 +72,13 @@ def _kept(workspace: Workspace, policy: Policy, now_ms: int, trusted_since_ms: i
     if trusted_since_ms:
         said = f"heartbeats, heard without a gap since {_ago(trusted_since_ms, now_ms)}"
         found.append(Bound(idle_at(trusted_since_ms, policy, now_ms), said, False, "unknown"))
-    if workspace.extend_until_ms:
-        until = workspace.extend_until_ms
-        left = f"{span((until - now_ms) / 1000)} left"
-        found.append(Bound(until, f"extended, {left}", False, "extended"))
-    return max(found, key=lambda one: one.at_ms or 0)
+    longest = max(found, key=lambda one: one.at_ms or 0)
+    until = workspace.extend_until_ms
+    if not until or until < (longest.at_ms or 0):
+        return longest
+    # As long as a sighting does is enough: who asks it to stay is seen and extends it in one millisecond.
+    left = f"{span((until - now_ms) / 1000)} left"
+    return Bound(until, f"extended, {left}", False, "extended")
 
 
 def _newest(workspace: Workspace, policy: Policy) -> tuple[int, str]:

@@ -73,6 +73,11 @@ def test_an_extension_within_the_idle_timeout_changes_nothing() -> None:
     assert alive_because(workspace, 110 * S, POLICY) == ("boot, 10 s ago", 3700 * S)
 
 
+def test_who_is_seen_and_extends_it_in_the_same_millisecond_reads_that_it_is_extended() -> None:
+    workspace = replace(RUNNING, extend_until_ms=3700 * S)
+    assert alive_because(workspace, 100 * S, POLICY) == ("extended, 1 h left", 3700 * S)
+
+
 def test_unknown_is_never_idle() -> None:
     unknown = replace(RUNNING, last_active_at_ms=0, running_since_ms=0, seen={})
     reason, stops_at = alive_because(unknown, 10**12, POLICY)
