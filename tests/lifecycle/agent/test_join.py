@@ -65,7 +65,7 @@ class Gateway:
             found = await self.fleet.machine(machine_id)
             return found if found is not None and found.memory_total_bytes else None
 
-        return await self.until(there, timeout=15, what=f"a report of {machine_id}")
+        return await self.until(there, timeout=30, what=f"a report of {machine_id}")
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def gateway(redis: Redis, until: Callable[..., Any]) -> AsyncIterator[Gate
         store=nothing, fleet=fleet, history=nothing, subscription=nothing, usage=nothing,
         health=nothing, keys=nothing, identify=lambda _: Nobody(),
         origin_allowed=lambda *_: True, url_of=nothing, eta=nothing, enter=nothing,
-        snapshot=nothing, purge=nothing, joining=JOINING, metrics=nothing, openapi=nothing,
+        snapshot=nothing, download=nothing, purge=nothing, joining=JOINING, metrics=nothing, openapi=nothing,
         noticed=gateway.noticed, dashboard=nothing, notices=nothing, deliveries=nothing,
     )  # fmt: skip
     app = Starlette(routes=api.routes(parts))
@@ -178,7 +178,8 @@ async def test_its_ides_listen_where_the_machine_is_reached(
         port = await gateway.until(running, timeout=20, what="demo running")
         assert await agents.ports(machine, "demo") == [port]
     async with aiohttp.ClientSession() as http:
-        assert (await http.get(f"http://127.0.0.9:{port}/")).status == 200
+        async with http.get(f"http://127.0.0.9:{port}/") as answer:
+            assert answer.status == 200
         with pytest.raises(aiohttp.ClientConnectionError):
             await http.get(f"http://127.0.0.1:{port}/")
 
@@ -205,11 +206,11 @@ async def test_a_lost_redis_is_told_again(gateway: Gateway, launch: Launch) -> N
     agent = launch("--join", "env", **gateway.bootstrap.environment(1))
     before = await gateway.reported()
     await gateway.redis.flushall()
-    await gateway.until(lambda: "answers 404" in agent.log, timeout=10, what="it is told")
+    await gateway.until(lambda: "answers 404" in agent.log, timeout=30, what="it is told")
     assert await gateway.fleet.adopt("ec2", "m-1", 2, instance="i-1")
     machine = await gateway.reported()
     assert (machine.unheard, machine.address) == (True, before.address)
-    await gateway.until(lambda: "reports arrive again" in agent.log, what="it notices")
+    await gateway.until(lambda: "reports arrive again" in agent.log, timeout=30, what="it notices")
     async with Agents() as agents:
         assert (await agents.status(machine)).machine_id == "m-1"
 
@@ -233,7 +234,7 @@ async def test_who_is_refused_ends_and_says_so(gateway: Gateway, launch: Launch)
 async def test_a_gateway_that_is_away_is_waited_for(gateway: Gateway, launch: Launch) -> None:
     environment = gateway.bootstrap.environment(1)
     agent = launch("--join", "env", **environment)
-    await gateway.until(lambda: "cannot join" in agent.log, timeout=15, what="it was told 404")
+    await gateway.until(lambda: "cannot join" in agent.log, timeout=30, what="it was told 404")
     nonce = agent.kept["nonce"]
     await gateway.fleet.intend("ec2", 2, 1, bound=9)
     await gateway.reported()
@@ -267,7 +268,7 @@ async def test_a_notice_of_the_cloud_arrives_at_once(
     metadata.rows["/meta-data/events/recommendations/rebalance"] = json.dumps(
         {"noticeTime": "2027-09-18T08:20:00Z"}
     )
-    await gateway.until(lambda: len(gateway.notices) == 2, timeout=10, what="both notices")
+    await gateway.until(lambda: len(gateway.notices) == 2, timeout=30, what="both notices")
     spot, rebalance = 1_821_255_720_000, 1_821_255_600_000
     assert sorted(gateway.notices) == [("m-1", "rebalance", rebalance), ("m-1", "spot", spot)]
     metadata.tokens.clear()  # as after a resume
@@ -276,7 +277,7 @@ async def test_a_notice_of_the_cloud_arrives_at_once(
     async def again() -> bool:
         return (await gateway.machine()).last_report_ms > before + 500
 
-    await gateway.until(again, timeout=10, what="further reports")
+    await gateway.until(again, timeout=30, what="further reports")
     assert len(gateway.notices) == 2, "each is told once"
 
 
@@ -285,7 +286,7 @@ async def test_an_instance_of_a_group_waits_for_its_tag(
 ) -> None:
     metadata.rows["/user-data"] = f"#!/bin/sh\nIDE_GATEWAY_URL={gateway.url}\n"
     agent = launch("--join", "imds", AWS_EC2_METADATA_SERVICE_ENDPOINT=metadata.url)
-    await gateway.until(lambda: "waiting for the tag" in agent.log, timeout=15, what="it waits")
+    await gateway.until(lambda: "waiting for the tag" in agent.log, timeout=30, what="it waits")
     await gateway.fleet.intend("asg", 2, 2, bound=9)
     metadata.rows["/meta-data/ami-launch-index"] = "7"  # of Auto Scaling's launch: none of ours
     metadata.rows["/meta-data/tags/instance/ide-gateway:join"] = JOINING.code(2)
