@@ -35,6 +35,10 @@ class Admission:
         self._counted: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def is_bound(self, plan: str) -> bool:
+        """Whether a session of that plan is counted over all gateways."""
+        return 0 < self._quota_of(plan).sessions < self._bound
+
     async def admit(self, session: Session, plan: str) -> None:
         """Let this one in too, or raise TooManySessions. While Redis is away the process's own bound has
         to do."""

@@ -24,7 +24,7 @@ class Front:
         self, domain: str, public: PublicUrl, base: ASGIApp, workspaces: WorkspaceApp, ways: Ways
     ) -> None:
         """ways: requests that pass below this."""
-        self.ways = ways
+        self.ways, self.sessions = ways, workspaces
         self._domain, self._public = domain, public
         self._base, self._workspaces = base, workspaces
 

@@ -17,7 +17,8 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.passing import REMEMBER, Key, Passing, Ways, asked, ways_of
+from gateway.opening import Opening, handshake
+from gateway.passing import REMEMBER, Key, Passing, Way, Ways, asked, ways_of
 from gateway.proxy_client import ABORT
 
 HEAD_TIMEOUT = (
@@ -39,7 +40,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
     _ways: Ways | None = None
-    _passing: Passing | None = None
+    _passing: Passing | Opening | None = None
     _key: Key | None = None  # of the request that comes next, if it may be remembered
     _rest_timer: asyncio.TimerHandle | None = None
     _rested_at = 0.0
@@ -93,8 +94,9 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if found is None:
             return False
         method, target, lines, body = found
-        block = data[lines : body - 2]
-        key = method, block, self.client[0] if self.client else ""
+        block, address = data[lines : body - 2], self.client[0] if self.client else ""
+        opens = handshake(block, address)
+        key = opens[0] if opens else (method, block, address)
         way = ways.find(key)
         if way is None:
             self._key = key
@@ -102,9 +104,24 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._got_head()
         self._in_head = True
         self._unset_keepalive_if_required()
-        self._passing = Passing(ways, self, way, method, target)
-        self._passing.start(block, data[body:])
+        if opens:
+            self._open(ways, way, target, opens[1], data, body)
+            return True
+        self._passing = passing = Passing(ways, self, way, method, target)
+        passing.start(block, data[body:])
         return True
+
+    def _open(
+        self, ways: Ways, way: Way, target: bytes, key: bytes, data: bytes, body: int
+    ) -> None:
+        self._passing = opening = Opening(ways, self.app.sessions, self, way, target, key)
+        opening.start(data[:body], data[body:])
+
+    def let_go(self) -> None:
+        self._passing = None
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+        self.connections.discard(self)
 
     @property
     def date_line(self) -> bytes:
@@ -215,7 +232,10 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
         protocol = cast(Any, self.transport.get_protocol())
+        remember = cast(dict[str, Any], self.scope)["extensions"].get(REMEMBER)
         if protocol.handshake_initiated:
+            if remember is not None and not protocol.handshake_complete:
+                protocol.scope["extensions"][REMEMBER] = remember
             return
         # A head that the WebSocket parser does not take; uvicorn would leave the client without a word.
         answer = b"".join(protocol.conn.data_to_send())

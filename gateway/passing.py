@@ -48,7 +48,8 @@ _PLAIN_METHODS = frozenset(method.encode() for method in REPEATABLE)
 @dataclass(frozen=True, slots=True)
 class Way:
     """Where a request goes. headers: all that the workspace gets of it, line by line, and the empty line.
-    length: of the request's body, or CHUNKED. vary: a Vary line for the answer, or nothing."""
+    length: of the request's body, or CHUNKED. vary: a Vary line for the answer, or nothing.
+    offer: of a WebSocket handshake, its headers in place of the lines."""
 
     workspace: Workspace
     host: str
@@ -56,6 +57,7 @@ class Way:
     headers: bytes
     length: int
     vary: bytes = b""
+    offer: tuple[Header, ...] = ()
 
     @property
     def key(self) -> tuple[str, int]:

@@ -166,7 +166,7 @@ def hand_over(
             "it is there once, and only if uvicorn runs with ws=GatewayWebSocketProtocol"
         )
     try:
-        answer = _switching_protocols(protocol.accept_key, upstream.headers, response_headers)
+        answer = switching_protocols(protocol.accept_key, upstream.headers, response_headers)
     except ValueError:
         upstream.abort()
         raise
@@ -191,9 +191,10 @@ async def refuse(scope: Scope, receive: Receive, send: Send, close: Close) -> No
     await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
 
-def _switching_protocols(
+def switching_protocols(
     accept: bytes, answered: Headers, more: Iterable[tuple[bytes, bytes]]
 ) -> bytes:
+    """The 101 for a client. Raises ValueError for a header that has a line break."""
     lines = [
         b"HTTP/1.1 101 Switching Protocols",
         b"Upgrade: websocket",

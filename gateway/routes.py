@@ -19,6 +19,7 @@ FRESH = 30.0  # seconds a route is used without asking again, should an event ev
 class Routes:
     def __init__(self, store: WorkspaceStore) -> None:
         self._store = store
+        self._loop = asyncio.get_running_loop()
         self._known: OrderedDict[str, tuple[Workspace, float]] = OrderedDict()
         self._changes = 0
         """Events so far: a record read while one came in may already be old and is not kept."""
@@ -33,13 +34,13 @@ class Routes:
     def known(self, workspace_id: str) -> Workspace | None:
         """The record of a running workspace as it was last read, if it need not be read again yet."""
         known = self._known.get(workspace_id)
-        if known is None or asyncio.get_running_loop().time() >= known[1]:
+        if known is None or self._loop.time() >= known[1]:
             return None
         return known[0]
 
     async def find(self, workspace_id: str) -> Workspace | None:
         """The record; None when there is none. Raises StoreUnavailable when nothing is known."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         known = self._known.get(workspace_id)
         if known is not None and now < known[1]:
             self._known.move_to_end(workspace_id)
@@ -51,7 +52,7 @@ class Routes:
             if known is None:
                 raise
             # The next one does not wait for Redis again. What changes meanwhile is told when it is back.
-            self._known[workspace_id] = (known[0], asyncio.get_running_loop().time() + FRESH)
+            self._known[workspace_id] = (known[0], self._loop.time() + FRESH)
             return known[0]
         if record is None or record.status is not WorkspaceStatus.RUNNING:
             self._known.pop(workspace_id, None)

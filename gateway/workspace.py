@@ -24,6 +24,7 @@ from gateway.answer import CHUNKED
 from gateway.heartbeats import Heartbeats, TooManySessions
 from gateway.hosts import Base, PortHost, PublicUrl, WorkspaceHost, host_of, label_of, origin_of
 from gateway.metrics import Metrics
+from gateway.opening import without_key
 from gateway.passing import REMEMBER, Way
 from gateway.proxy import HttpProxy, UpstreamDown, framed, target_of
 from gateway.relay import hand_over, refuse
@@ -344,8 +345,9 @@ class WorkspaceApp:
         if target is None:
             await _reject(send, 404, "nothing of this workspace listens on that port")
             return
+        offer = self._headers(scope, place, target.extra)
         try:
-            session = self._heartbeats.admit(workspace.id, workspace.user_id, workspace.epoch)
+            session = self.admit(workspace)
         except TooManySessions as full:
             await refuse(scope, receive, send, full.close)
             return
@@ -355,38 +357,49 @@ class WorkspaceApp:
                 target.host,
                 target.port,
                 _target(scope),
-                self._headers(scope, place, target.extra),
+                offer,
             )
         except TooManySessions as full:
-            self._ended(session, 0)
+            self.ended(session, 0)
             await refuse(scope, receive, send, full.close)
             return
         except UpstreamRefused as refused:
-            self._ended(session, 0)
-            await _reject(send, refused.status, refused.body, self._back(refused.headers))
+            self.ended(session, 0)
+            await _reject(send, refused.status, refused.body, self.back(refused.headers))
             return
         except UpstreamError as error:
-            self._ended(session, 0)
+            self.ended(session, 0)
             log.warning("relay.upstream_down", workspace=workspace.id, why=str(error))
             await refuse(scope, receive, send, closing.UPSTREAM_LOST)
             return
         except BaseException:
-            self._ended(session, 0)
+            self.ended(session, 0)
             raise
+        if isinstance(place, WorkspaceHost) and not self._admission.is_bound(workspace.plan):
+            _remember_handshake(scope, workspace, target, offer)
         hand_over(
             scope,
             upstream,
             session,
-            response_headers=self._back(upstream.headers),
-            on_end=self._ended,
+            response_headers=self.back(upstream.headers),
+            on_end=self.ended,
         )
+        self.opened(session)
+
+    # Sessions, also of those that open below us (opening.py)
+
+    def admit(self, workspace: Workspace) -> Session:
+        """Raises TooManySessions."""
+        return self._heartbeats.admit(workspace.id, workspace.user_id, workspace.epoch)
+
+    def opened(self, session: Session) -> None:
         self._heartbeats.opened(session)
 
-    def _ended(self, session: Session, code: int) -> None:
+    def ended(self, session: Session, code: int) -> None:
         self._heartbeats.ended(session, code)
         self._admission.ended(session)
 
-    def _back(self, given: list[headers.Header]) -> list[headers.Header]:
+    def back(self, given: list[headers.Header]) -> list[headers.Header]:
         try:
             return headers.client_headers(given, own_cookie_names=auth.OWN_COOKIE_NAMES)
         except headers.BadAnswer as error:
@@ -409,6 +422,15 @@ def _remember(
     length = CHUNKED if in_chunks else int(said.get(b"content-length", b"0"))
     line = b"vary: %b\r\n" % shell.VARY if vary else b""
     remember(Way(workspace, to.host, to.port, sent, length, line), scope["headers"])
+
+
+def _remember_handshake(
+    scope: Scope, workspace: Workspace, to: Upstream, offer: list[headers.Header]
+) -> None:
+    remember = scope.get("extensions", {}).get(REMEMBER)
+    if remember is not None:
+        way = Way(workspace, to.host, to.port, b"", 0, offer=tuple(without_key(offer)))
+        remember(way, without_key(scope["headers"]))
 
 
 def _target(scope: Scope) -> bytes:

@@ -20,9 +20,11 @@ from gateway.http import GatewayHttpProtocol
 from gateway.passing import Key, Way, Ways, header_lines
 from gateway.proxy import HttpProxy, UpstreamDown, framed
 from gateway.proxy_client import Outcome, Patience
+from gateway.relay import GatewayWebSocketProtocol
 from gateway.upstreams import header_block
 from lifecycle.model import Workspace
 from lifecycle.model import WorkspaceStatus as W
+from tests import prompt
 
 KEYS = Keys("signing-key-of-the-gateway", "api-key-of-the-gateway")
 
@@ -195,6 +197,7 @@ async def gateway(
     config = uvicorn.Config(
         app,
         http=GatewayHttpProtocol,
+        ws=GatewayWebSocketProtocol,
         lifespan="off",
         log_config=None,
         server_header=False,
@@ -203,7 +206,7 @@ async def gateway(
         timeout_graceful_shutdown=1,
     )
     config.load()
-    server = uvicorn.Server(config)
+    server = prompt.Server(config)
     # serve() without its signal handlers and its tick of 0.1 s
     server.lifespan = config.lifespan_class(config)
     sock = socket.socket()
