@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import uvicorn
 
+from tests import prompt
+
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     "--no-sandbox",
@@ -80,7 +82,7 @@ async def serving(make_app: Callable[[int], Any]) -> AsyncIterator[int]:
     config = uvicorn.Config(
         make_app(port), log_level="warning", lifespan="off", timeout_graceful_shutdown=1
     )
-    server = uvicorn.Server(config)
+    server = prompt.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started:

@@ -38,6 +38,7 @@ from gateway.relay import (
     refuse,
 )
 from gateway.upgrade import accept_key
+from tests import prompt
 
 Until = Callable[..., Awaitable[object]]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -118,7 +119,7 @@ async def gateway(upstream_port: int, **how: Any) -> AsyncIterator[Gateway]:
         timeout_graceful_shutdown=10,
     )
     config.load()
-    app.server = uvicorn.Server(config)
+    app.server = prompt.Server(config)
     app.server.lifespan = config.lifespan_class(config)
     listener = socket.create_server(("127.0.0.1", 0))
     app.port = listener.getsockname()[1]

@@ -32,6 +32,7 @@ from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.plans import Plan, Plans
 from lifecycle.snapshots.downloads import Archive
 from lifecycle.stores.redis import RedisStore
+from tests import prompt
 
 KEYS = auth.Keys(signing_key="signing-key", api_key="api-key")
 JOINING = Joining(KEYS.signing_key)
@@ -244,7 +245,7 @@ async def serving(world: World, parts: api.Parts | None = None) -> AsyncIterator
     """The API of that world on a free port of loopback."""
     app = Starlette(routes=api.routes(parts or world.parts()))
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, timeout_keep_alive=1)
-    server = uvicorn.Server(config)
+    server = prompt.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
     world.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     running = asyncio.create_task(server.serve(sockets=[listening]))

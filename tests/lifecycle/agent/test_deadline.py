@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from lifecycle.agent.deadline import Prompt
+from tests import prompt
 
 HEAD = b"GET / HTTP/1.1\r\nHost: agent\r\n"
 
@@ -31,7 +32,7 @@ async def slowly(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     config = uvicorn.Config(slowly, http=Hasty, lifespan="off", ws="none", log_config=None)
-    server = uvicorn.Server(config)
+    server = prompt.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield listener.getsockname()[1]

@@ -30,6 +30,7 @@ from lifecycle.model import Machine
 from lifecycle.pools.bootstrap import Bootstrap
 from lifecycle.stores import keys
 from lifecycle.stores.fleet import RedisFleet
+from tests import prompt
 from tests.lifecycle.agent.metadata import Metadata, metadata_service
 
 JOINING = Joining("the signing key")
@@ -81,7 +82,7 @@ async def gateway(redis: Redis, until: Callable[..., Any]) -> AsyncIterator[Gate
         noticed=gateway.noticed, dashboard=nothing, notices=nothing, deliveries=nothing,
     )  # fmt: skip
     app = Starlette(routes=api.routes(parts))
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", ws="none", log_config=None))
+    server = prompt.Server(uvicorn.Config(app, lifespan="off", ws="none", log_config=None))
     listener = socket.create_server(("127.0.0.1", 0))
     gateway.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     serving = asyncio.create_task(server.serve(sockets=[listener]))
