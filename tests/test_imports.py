@@ -167,8 +167,13 @@ def sources() -> dict[str, ast.Module]:
     return {module_of(path): ast.parse(path.read_text()) for path in sorted(paths)}
 
 
-def imported(module: str) -> Iterator[str]:
+@cache
+def imported(module: str) -> tuple[str, ...]:
     """What it imports, inside functions too: "a.b" for `import a.b`, `from a import b` and `from a.b import c`."""
+    return tuple(_imported(module))
+
+
+def _imported(module: str) -> Iterator[str]:
     for node in ast.walk(sources()[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
