@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,6 +17,35 @@ import pytest
 from lifecycle.agent.app import MAX_BODY
 
 BEARER = {"Authorization": "Bearer token-of-the-machine"}
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
+    """One agent for all: none of these calls may leave a trace. (its directory, its process)"""
+    directory = tmp_path_factory.mktemp("machine").resolve()
+    words = ["--machine", "m-1", "--dir", str(directory), "--slots", "2"]
+    with (directory / "agent.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lifecycle.agent", *words],
+            env=os.environ | {"IDE_GATEWAY_AGENT_TOKEN": "token-of-the-machine"},
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    yield directory, process
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture
+async def agent(
+    live: Any, process: tuple[Path, Any], until: Callable[..., Any]
+) -> AsyncIterator[Any]:
+    live.directory, live.process = process
+    here = await until(live._announced, timeout=30, what="agent.json")
+    live.machine = replace(live.machine, address=f"127.0.0.1:{here['port']}")
+    yield live
+    assert live.process.poll() is None
+    assert (await live.agents.status(live.machine)).workspaces == ()
+    live.process = None  # the next test goes on with it
 
 
 @pytest.fixture

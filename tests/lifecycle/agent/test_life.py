@@ -174,7 +174,12 @@ async def test_ports_and_log(agent, secret) -> None:
             await call(agent.machine, "ghost")
 
 
-async def test_two_removals_and_a_start_at_once(agent, make_spec) -> None:
+async def test_removals_wait_for_the_grace_and_a_start_overtakes_them(agent, make_spec) -> None:
+    """At once, each on a workspace of its own: the grace of a removal takes its ten seconds."""
+    await asyncio.gather(_two_removals_and_a_start(agent), _a_start_overtakes(agent, make_spec))
+
+
+async def _two_removals_and_a_start(agent) -> None:
     await agent.start("demo", 1)
     await agent.ask("demo", "stubborn")
     removals = [
@@ -186,15 +191,15 @@ async def test_two_removals_and_a_start_at_once(agent, make_spec) -> None:
     assert agent.home().is_dir()
 
 
-async def test_a_start_overtakes_a_removal(agent, make_spec) -> None:
-    await agent.start("demo", 1)
-    await agent.ask("demo", "write", name="notes.txt", text="kept")
-    await agent.ask("demo", "stubborn")
-    removal = asyncio.create_task(agent.agents.remove(agent.machine, "demo", 1))
-    await agent.reaches("demo", "stopping")
-    await agent.agents.start(agent.machine, "demo", make_spec(2))
+async def _a_start_overtakes(agent, make_spec) -> None:
+    await agent.start("more", 1)
+    await agent.ask("more", "write", name="notes.txt", text="kept")
+    await agent.ask("more", "stubborn")
+    removal = asyncio.create_task(agent.agents.remove(agent.machine, "more", 1))
+    await agent.reaches("more", "stopping")
+    await agent.agents.start(agent.machine, "more", make_spec(2))
     with pytest.raises(AgentRefused) as refused:
         await removal
     assert refused.value.code == "stale_epoch"
-    assert (await agent.settled()).status == "running"
-    assert await agent.ask("demo", "read", path=str(agent.home() / "notes.txt")) == "kept"
+    assert (await agent.settled("more")).status == "running"
+    assert await agent.ask("more", "read", path=str(agent.home("more") / "notes.txt")) == "kept"
