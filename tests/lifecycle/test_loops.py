@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from lifecycle import errands, machines, watching
+from lifecycle import errands, machines, sizing, watching
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import Launch, NoCapacity, Observed, PoolError, Traits
@@ -642,7 +642,10 @@ async def test_a_launch_whose_answer_was_lost_is_found_not_repeated(world: World
     assert list(world.pool.disks) == ["m-1"]
 
 
-async def test_no_capacity_leaves_people_in_the_queue(world: World) -> None:
+async def test_no_capacity_leaves_people_in_the_queue(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizing, "NO_CAPACITY_PAUSE", 0.1)
     leader = world.leader()
     world.pool.refuses = NoCapacity("none left in this zone")
     one = await world.wake()
