@@ -37,7 +37,7 @@ def start_valkey(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
     process = subprocess.Popen(
         [str(get_binary_path()), *config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(path))
@@ -67,7 +67,7 @@ async def redis(valkey: str) -> AsyncIterator[Redis]:
 
 
 async def until(
-    condition: Callable[[], Awaitable[object] | object], timeout: float = 10, what: str = ""
+    condition: Callable[[], Awaitable[object] | object], timeout: float = 30, what: str = ""
 ) -> object:
     """The condition's first true value; fails after `timeout` seconds, naming what was awaited."""
     deadline = time.monotonic() + timeout

@@ -278,7 +278,7 @@ async def test_redis_loses_everything(
         async def sessions_known() -> bool:
             return await state.zcard("heartbeat:sessions") == 1
 
-        await until(sessions_known, timeout=5, what="the open session told again")
+        await until(sessions_known, timeout=20, what="the open session told again")
         woken, content = await file_of(client, "bob")
         assert (content, woken["epoch"]) == (b"bob's", stopped["epoch"] + 1)
         restored, content = await file_of(client, "carl")

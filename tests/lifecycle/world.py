@@ -128,7 +128,7 @@ class World:
         return found
 
     async def until(
-        self, leader: Leader, condition: Callable[[], Awaitable[Any]], timeout: float = 10
+        self, leader: Leader, condition: Callable[[], Awaitable[Any]], timeout: float = 30
     ) -> Any:
         """Turn the loops until it is so."""
         deadline = asyncio.get_running_loop().time() + timeout
