@@ -153,6 +153,7 @@ def _page(workspace: Workspace, home: str) -> pages.Page:
         "status": workspace.status,
         "epoch": workspace.epoch,
         "control": "/_gateway/control",
+        "input": "/_gateway/input",
         "start": pages.START,
     }
     fields = {"name": name, "home": home, "account": json.dumps(account)}

@@ -9,13 +9,17 @@ const SEEN_EVERY_MS = 10_000;
 const OLD_MS = 60_000;
 
 export class Control {
-  /** onState(state), onNotice(notice), onLink(up), onOver(code): nothing comes any more. */
-  constructor(url, { onState, onNotice, onLink, onOver }) {
-    Object.assign(this, { url, onState, onNotice, onLink, onOver });
+  /** input: where it is told without the channel that a person is here.
+   * onState(state), onNotice(notice), onLink(up), onOver(code): nothing comes any more. */
+  constructor(url, input, { onState, onNotice, onLink, onOver }) {
+    Object.assign(this, { url, input, onState, onNotice, onLink, onOver });
+    this.ended = false;
+    this.alone = false; // the channel does not come about, or not again
     this.seq = 0;
     this.tries = 0;
     this.seenAt = -Infinity; // the newest input, told or not
     this.toldAt = -Infinity;
+    this.staying = false; // somebody pressed Stay, and it could not be told yet
     this.socket = null;
     this.open();
   }
@@ -26,7 +30,8 @@ export class Control {
     socket.onopen = () => {
       this.send({ t: "hello", seq: this.seq, client: "shell" });
       const pending = this.seenAt > this.toldAt && performance.now() - this.seenAt < OLD_MS;
-      if (pending) this.tell();
+      if (this.staying) this.stay();
+      else if (pending) this.tell();
     };
     socket.onmessage = ({ data }) => this.hear(decode(data));
     socket.onclose = ({ code }) => this.closed(code);
@@ -36,6 +41,7 @@ export class Control {
   hear(message) {
     if (message.t === "state") {
       this.tries = 0;
+      this.alone = false;
       this.onLink(true);
       this.onState(message);
     } else if (message.t === "notice") {
@@ -47,6 +53,7 @@ export class Control {
   closed(code) {
     if (this.socket === null) return;
     this.socket = null;
+    this.alone = !COME_BACK.has(code) || this.tries > 0;
     if (!COME_BACK.has(code)) {
       this.onOver(code);
       return;
@@ -65,10 +72,22 @@ export class Control {
 
   tell() {
     if (this.send({ t: "seen", kind: "input" })) this.toldAt = performance.now();
+    else this.post();
   }
 
+  /** Without the channel, by a request of its own: some networks let no WebSocket through. */
+  post() {
+    if (this.ended || !this.alone) return;
+    this.toldAt = performance.now();
+    fetch(this.input, { method: "POST" }).catch(() => {
+      // The gateway is away; what is typed next is told again.
+    });
+  }
+
+  /** Whether it could be told. If not it is, as soon as the channel is back. */
   stay() {
-    this.send({ t: "stay" });
+    this.staying = !this.send({ t: "stay" });
+    return !this.staying;
   }
 
   send(message) {
@@ -78,6 +97,7 @@ export class Control {
   }
 
   end() {
+    this.ended = true;
     clearTimeout(this.timer);
     const { socket } = this;
     this.socket = null;

@@ -4,8 +4,14 @@
 const EVENTS = ["keydown", "pointerdown", "wheel", "touchstart", "pointermove"];
 const MOVED = 8; // pixels: a mouse that lies on a trembling table moves by less
 
+/** Document → what puts our listeners on its window. Kept, so that none is there twice. */
+const known = new WeakMap();
+
 /** Call `seen` with the event of each sign of a person in that window, and in frames that come to it later. */
 export function listen(window, seen) {
+  const { document } = window;
+  const again = known.get(document);
+  if (again) return again(); // document.open() takes listeners away and leaves the document
   let from = null;
   const onEvent = (event) => {
     if (!event.isTrusted) return;
@@ -17,10 +23,11 @@ export function listen(window, seen) {
     }
     seen(event);
   };
-  for (const type of EVENTS) {
-    window.addEventListener(type, onEvent, { capture: true, passive: true });
-  }
-  const { document } = window;
+  const attach = () => {
+    for (const type of EVENTS) window.addEventListener(type, onEvent, { capture: true, passive: true });
+  };
+  known.set(document, attach);
+  attach();
   const enter = (frame) => {
     const inside = () => {
       const inner = windowOf(frame);
@@ -40,15 +47,10 @@ export function listen(window, seen) {
   }).observe(document, { childList: true, subtree: true });
 }
 
-const known = new WeakSet();
-
-/** The frame's window if it is of our origin and was not entered yet. */
+/** The frame's window if it is of our origin. */
 function windowOf(frame) {
   try {
-    const inner = frame.contentWindow;
-    if (!inner?.document || known.has(inner.document)) return null;
-    known.add(inner.document);
-    return inner;
+    return frame.contentWindow?.document ? frame.contentWindow : null;
   } catch {
     return null; // another origin's
   }

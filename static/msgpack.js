@@ -1,4 +1,4 @@
-/** What the control channel needs of msgpack (msgpack.org): nil, booleans, numbers, text, arrays, maps. */
+/** What the control channel needs of msgpack (msgpack.org): nil, booleans, numbers, text, arrays, maps; bytes are only read. */
 
 const writer = new TextEncoder();
 const reader = new TextDecoder();
@@ -59,11 +59,14 @@ export function decode(data) {
     at += count;
     return at - count;
   };
-  const text = (length) => reader.decode(new Uint8Array(data, take(length), length));
+  const bytes = (length) => new Uint8Array(data, take(length), length);
+  const text = (length) => reader.decode(bytes(length));
   const list = (length) => Array.from({ length }, read);
   const map = (length) => Object.fromEntries(Array.from({ length }, () => [read(), read()]));
   const kinds = {
     0xc0: () => null, 0xc2: () => false, 0xc3: () => true,
+    0xc4: () => bytes(view.getUint8(take(1))), 0xc5: () => bytes(view.getUint16(take(2))),
+    0xc6: () => bytes(view.getUint32(take(4))),
     0xca: () => view.getFloat32(take(4)), 0xcb: () => view.getFloat64(take(8)),
     0xcc: () => view.getUint8(take(1)), 0xcd: () => view.getUint16(take(2)),
     0xce: () => view.getUint32(take(4)), 0xcf: () => Number(view.getBigUint64(take(8))),

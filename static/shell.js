@@ -14,12 +14,17 @@ const WHY = {
   quota: "The running hours of its plan are used up. Its files are kept.",
   requested: "It was stopped on request. Its files are kept.",
 };
+const AWAY = {
+  4401: "Your entry has run out. Reload this page to enter again.",
+  4429: "This workspace is open in too many tabs. Close some, then reload this one.",
+};
 const HEADING = { stopped: "is stopped", terminated: "is put away", failed: "has failed" };
 
 let state = null;
 let behind = 0; // milliseconds by which our clock is behind the gateway's
 let warned = null; // the notice of a stop that is at hand
 let last = null; // the newest notice that says why it ended
+let going = ""; // where the frame was last sent
 
 const frame = document.createElement("iframe");
 frame.allow = "clipboard-read; clipboard-write; fullscreen; camera; microphone; geolocation; "
@@ -31,7 +36,7 @@ document.body.append(frame);
 
 const channel = new URL(account.control, location.href);
 channel.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-const control = new Control(channel.href, { onState, onNotice, onLink, onOver });
+const control = new Control(channel.href, account.input, { onState, onNotice, onLink, onOver });
 listen(window, seen);
 
 function seen(event) {
@@ -51,16 +56,22 @@ function entered() {
   try {
     if (!inner.document) return;
   } catch {
-    return; // another origin's page: it stays in the frame, unseen
+    // A page that no frame may hold, or another origin's: the tab is all for it.
+    if (going) location.assign(going);
+    return;
   }
   follow();
   const { document: page } = inner;
-  new inner.MutationObserver(mirror).observe(page.head, { childList: true, subtree: true, characterData: true });
+  const head = page.head ?? page.documentElement; // a picture or XML has no head
+  if (head) new inner.MutationObserver(mirror).observe(head, { childList: true, subtree: true, characterData: true });
   mirror();
+  inner.navigation?.addEventListener("navigate", ({ destination, downloadRequest }) => {
+    if (downloadRequest === null) going = destination.url;
+  });
   inner.navigation?.addEventListener("currententrychange", follow);
   inner.addEventListener("hashchange", follow);
   inner.addEventListener("popstate", follow);
-  inner.focus();
+  if (document.activeElement === document.body || document.activeElement === frame) inner.focus();
 }
 
 function follow() {
@@ -112,7 +123,9 @@ function onLink(up) {
 
 function onOver(code) {
   const status = { 4410: "stopped", 4411: "terminated", 4404: "terminated", 4500: "failed" }[code];
-  if (status) over(status);
+  if (status) return over(status);
+  part("link").textContent = AWAY[code] ?? "This tab is told nothing any more. Reload it to go on.";
+  part("link").hidden = false;
 }
 
 function draw() {
@@ -157,7 +170,10 @@ function over(status) {
 }
 
 part("stay").addEventListener("click", () => {
-  control.stay();
+  if (!control.stay()) {
+    part("countdown-why").textContent = "The connection to the gateway is lost. It is told as soon as it is back.";
+    return;
+  }
   warned = null;
   hideCountdown();
 });
