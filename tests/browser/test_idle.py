@@ -18,8 +18,23 @@ FLAGS = (
     "--idle-timeout", str(IDLE), "--countdown", "5", "--idle-sweep-interval", "1",
     "--scale-interval", "0.5",
 )  # fmt: skip
+JOB = 17  # seconds that a kernel works
+LOOKS = 5  # seconds between two looks of an agent for jobs
 SLOW = 60_000  # milliseconds a page may take on a busy machine
 POLL = 11.0  # seconds: JupyterLab's slowest poll of a tab that is looked at comes every ten
+
+
+RUN = """async (code) => {
+  const [, token] = document.cookie.match(/_xsrf=([^;]*)/);
+  const asked = { method: "POST", headers: { "X-XSRFToken": token } };
+  const { id } = await (await fetch("/api/kernels", asked)).json();
+  const socket = new WebSocket(`${location.origin.replace("http", "ws")}/api/kernels/${id}/channels`);
+  await new Promise((resolve, reject) => Object.assign(socket, { onopen: resolve, onerror: reject }));
+  const header = { msg_id: "1", msg_type: "execute_request", username: "", session: "s", version: "5.3" };
+  const content = { code, silent: false, store_history: false, user_expressions: {}, allow_stdin: false };
+  socket.send(JSON.stringify({ header, parent_header: {}, metadata: {}, content, channel: "shell", buffers: [] }));
+}"""
+"""Has a kernel of its own run that, as a notebook does."""
 
 
 class Socket:
@@ -69,6 +84,7 @@ async def test_a_tab_left_alone_is_stopped_and_one_with_keys_is_not(
 
 async def _left_alone_beside_one_with_keys(context: Any, client: Client, until: Any) -> None:
     busy, at_work, keys = await open_lab(context, client, "ada")
+    computing = asyncio.create_task(_left_alone_with_a_job(context, client, until))
     typing = asyncio.create_task(_press_now_and_then(busy))
     left, alone, _ = await open_lab(context, client, "bob")
     assert left.url.startswith(alone["url"])
@@ -101,11 +117,47 @@ async def _left_alone_beside_one_with_keys(context: Any, client: Client, until: 
     await until(lambda: asyncio.get_running_loop().time() > quiet_until, timeout=POLL + 5)
     assert asked == []
     typing.cancel()
+    await computing
 
     # A press starts it again.
     await left.get_by_role("button", name="Start again").click()
     await left.wait_for_selector("iframe")
     assert await left.is_hidden("#stopped")
+
+
+async def _left_alone_with_a_job(context: Any, client: Client, until: Any) -> None:
+    """A kernel that is busy keeps its workspace, and no longer than it is."""
+    page, workspace, _ = await open_lab(context, client, "kim")
+    path = f"/api/workspaces/{workspace['workspaceId']}"
+    (lab,) = [frame for frame in page.frames if frame.parent_frame == page.main_frame]
+    await lab.evaluate(RUN, f"import time; time.sleep({JOB})")
+
+    async def signal() -> dict[str, Any]:
+        _, said = await client.api("GET", f"{path}/activity")
+        found = {one["kind"]: one for one in said["signals"]}
+        return dict(found.get("job", {}), status=said["status"], at_work=said["aliveBecause"])
+
+    await until(lambda: _is(signal(), lambda s: "kernel" in s.get("source", "")), timeout=30)
+    begun_ms = (await signal())["lastAt"]
+    await until(
+        lambda: _is(signal(), lambda s: s["lastAt"] >= begun_ms + (IDLE + 3) * 1000 or _over(s)),
+        timeout=60,
+    )
+    assert not _over(await signal()), "it would have been idle by now"
+    await until(lambda: _is(signal(), _over), timeout=90)
+    _, stopped = await client.api("GET", path)
+    ended_ms = (await signal())["lastAt"]
+    assert stopped["reason"] == "idle"
+    assert ended_ms >= begun_ms + (JOB - LOOKS - 2) * 1000
+    assert IDLE - 1 <= (stopped["statusSince"] - ended_ms) / 1000 <= IDLE + LOOKS + 5
+
+
+def _over(signal: dict[str, Any]) -> bool:
+    return signal["status"] in ("stopping", "stopped")
+
+
+async def _is(found: Any, wanted: Any) -> bool:
+    return bool(wanted(await found))
 
 
 async def _press_now_and_then(page: Any) -> None:
