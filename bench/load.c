@@ -14,9 +14,9 @@
  * port, host, path, cookie, origin   whom to ask, and as whom
  * sessions size rate seconds warm    how much, how long; nothing that happens in the first `warm` s counts
  * stream=PATH                        in echo and open: one more session, which only receives
- * pids=1,2 beside=3                  processes whose CPU between warm-up and end is told: the proxy's own, and
- *                                    of what stands beside it; read here, so that the account and the count
- *                                    of messages begin and end together
+ * pids=1,2 beside=3 upstream=4       processes whose CPU between warm-up and end is told: the proxy's own, of
+ *                                    what stands beside it, and the workspace's; read here, so that the
+ *                                    account and the count of messages begin and end together
  *
  * A lost session, a wrong handshake or echo, 20 s without progress: a line on standard error, exit code 1. */
 
@@ -68,7 +68,7 @@ static struct {
     int port, sessions, together;
     size_t size;
     double rate, seconds, warm;
-    int pids[64], beside[64];
+    int pids[64], beside[64], upstream[64];
 } options = {.host = "127.0.0.1", .path = "/", .cookie = "", .origin = "", .sessions = 64, .together = 32,
              .size = 64, .rate = 20, .seconds = 1, .warm = 0.3};
 
@@ -405,17 +405,20 @@ static void measure(void) {
     until(now_ns() + (uint64_t)(options.warm * 1e9));
     printf("{\"event\": \"counting\"}\n");
     fflush(stdout);
-    uint64_t cpu = cpu_ns(options.pids), beside = cpu_ns(options.beside), own = cpu_ns((int[]){getpid(), 0}), started = now_ns();
+    uint64_t cpu = cpu_ns(options.pids), beside = cpu_ns(options.beside);
+    uint64_t upstream = cpu_ns(options.upstream), own = cpu_ns((int[]){getpid(), 0}), started = now_ns();
     counting = true;
     until(started + (uint64_t)(options.seconds * 1e9));
     counting = false;
     double seconds = (double)(now_ns() - started) / 1e9, each = counted ? (double)counted : 1;
     double used = (double)(cpu_ns(options.pids) - cpu), used_beside = (double)(cpu_ns(options.beside) - beside);
+    double used_there = (double)(cpu_ns(options.upstream) - upstream);
     double used_here = (double)(cpu_ns((int[]){getpid(), 0}) - own);
     printf("{\"event\": \"done\", \"count\": %llu, \"seconds\": %.4f, \"per_second\": %.1f, \"cpu_us\": %.3f,"
-           " \"beside_us\": %.3f, \"busy\": %.4f, \"load_busy\": %.4f, \"p50_ms\": %.4f, \"p99_ms\": %.4f,"
+           " \"beside_us\": %.3f, \"upstream_us\": %.3f, \"load_us\": %.3f, \"busy\": %.4f, \"load_busy\": %.4f, \"p50_ms\": %.4f, \"p99_ms\": %.4f,"
            " \"max_ms\": %.4f, \"streamed_mb\": %.3f}\n",
            (unsigned long long)counted, seconds, (double)counted / seconds, used / each / 1e3, used_beside / each / 1e3,
+           used_there / each / 1e3, used_here / each / 1e3,
            used / 1e9 / seconds, used_here / 1e9 / seconds, quantile(&latency, 0.5) / 1e6, quantile(&latency, 0.99) / 1e6,
            (double)latency.most / 1e6, (double)streamed / 1e6 / seconds);
     fflush(stdout);
@@ -502,6 +505,7 @@ static void read_option(const char *name, const char *value) {
     else if (!strcmp(name, "stream")) options.stream = value;
     else if (!strcmp(name, "pids")) read_pids(value, options.pids);
     else if (!strcmp(name, "beside")) read_pids(value, options.beside);
+    else if (!strcmp(name, "upstream")) read_pids(value, options.upstream);
     else fail("there is no %s", name);
 }
 

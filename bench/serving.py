@@ -15,15 +15,20 @@ from typing import Any
 
 import psutil
 
+from bench import build
 from gateway.valkey import die_with_parent
 
 TIMEOUT = 60.0  # seconds for a start, a boot, an end
 
-TINY_IDE = (
-    "--workspace-command", f"{sys.executable} {Path(__file__).with_name('ide.py')} {{port}}",
-    "--workspace-ready-path", "/", "--workspace-upstream-header", "X-IDE-Secret: {secret}",
-    "--workspace-user", "shared", "--max-sessions-per-user", "8000",
-)  # fmt: skip
+
+def echo_ide() -> tuple[str, ...]:
+    """Flags that make bench/echo.c the IDE, behind all that a workspace has. Raises build.Missing."""
+    command = f"{build.program('echo')} {{port}}"
+    return (
+        "--workspace-command", command, "--workspace-ready-path", "/",
+        "--workspace-upstream-header", "X-IDE-Secret: {secret}", "--workspace-user", "shared",
+        "--max-sessions", "9000", "--max-sessions-per-user", "9000",
+    )  # fmt: skip
 
 
 class Gateway:
@@ -92,11 +97,11 @@ class Gateway:
         wait(lambda: self.api("GET", path)["status"] == status, f"{workspace} {status}")
 
     def enter(self, workspace: str) -> dict[str, Any]:
-        """A target for the load: what a browser has once it has entered."""
+        """What a browser has once it has entered: {port, host, cookie}."""
         url = self.api("POST", f"workspaces/{workspace}/enter")["url"]
         _, _, host, path = url.split("/", 3)
         cookie, _ = self.call("GET", f"/{path}", {"Host": host})
-        return {"port": self.port, "host": host, "cookie": cookie, "pid": self.process.pid}
+        return {"port": self.port, "host": host, "cookie": cookie}
 
 
 def wait(condition: Any, what: str) -> None:
