@@ -14,8 +14,9 @@ another is worth an eighth of one, so that a beat of six frames is little more t
 is what this score was in the quieter quarter of the last three minutes; activity is what rises above it
 by a margin that grows with how much and how unevenly the floor itself moves.
 
-In the first LEARNING seconds of a connection no floor is known, and all that comes counts: a page was just
-opened. When the floor itself rises (a terminal that prints for hours), that counts for two
+In the first LEARNING seconds of a connection no floor is known. What goes on then as typing does counts, and so
+does a page that loads for seconds; the timers of a tab that has only come back, after a deploy or a lost network, do
+not: a tab is not in use because its connection broke. When the floor itself rises (a terminal that prints for hours), that counts for two
 or three minutes and is the floor from then on: nothing without a person keeps a workspace for ever. In turn a
 person who never pauses for longer becomes the floor, until they have paused for a minute. A single
 click or key is no activity by this measure, nor are bursts of less than three seconds.
@@ -27,7 +28,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 LEARNING = 28
-"""Seconds from a connection's start in which all that comes counts; a multiple of SAMPLE."""
+"""Seconds from a connection's start until its floor is known; a multiple of SAMPLE."""
+
+UNKNOWN = 56
+"""The score from which on it is activity until then: 3.5 moments."""
 
 APART = 0.1
 """Seconds: frames closer than this belong to one moment. A beat's frames come within a few milliseconds,
@@ -51,7 +55,7 @@ class Rhythm:
         self._second = 0  # how many have passed, in looks: one that is late is one all the same
         self._window = 0
         self._samples = bytearray(SAMPLES)
-        self._line = 0  # score from which it is activity
+        self._line = UNKNOWN  # score from which it is activity
 
     def look(self, now: float, frames: int, moments: int) -> bool:
         """Was that activity? frames, moments: since the last look, about a second ago.
@@ -83,7 +87,7 @@ class Rhythm:
             ring[due // SAMPLE % SAMPLES] = sample(seen)
         if now % SAMPLE == 0:
             ring[now // SAMPLE % SAMPLES] = sample(window)
-        if now >= LEARNING and (not self._line or now // RELEARN != before // RELEARN):
+        if now >= LEARNING and (before < LEARNING or now // RELEARN != before // RELEARN):
             # The first sample is of the second SAMPLE, in place 1; place 0 comes when all are there.
             known = now // SAMPLE
             self._line = line(ring[1 : known + 1] if known < SAMPLES else ring)

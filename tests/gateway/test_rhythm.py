@@ -176,16 +176,28 @@ def test_who_types_right_after_opening_is_found_when_they_go_on(kind: str) -> No
 # What is decided otherwise
 
 
-def test_what_comes_before_a_floor_is_known_is_activity() -> None:
-    assert judge([(float(n), 5) for n in range(0, 100, 5)], 100, opened=-0.5) == [
-        0.5, 5.5, 10.5, 15.5, 20.5, 25.5,
-    ]  # fmt: skip
-    assert judge([(60.0, 5)], 100, opened=0.0) == [], "nor is one frame, long after the opening"
+@pytest.mark.parametrize("kind", IDLE)
+def test_a_tab_that_comes_back_is_not_in_use_for_that(kind: str) -> None:
+    """After a deploy, a lost network, a laptop's sleep: its timers begin anew on a new connection."""
+    false = []
+    for seed in SEEDS:
+        dice = random.Random(f"{kind} {seed} again")
+        frames = IDLE[kind](dice)
+        false += judge(frames, LEARNING + 5, opened=-0.5)
+        start = dice.uniform(0, LEARNING)
+        frames += typing(dice, start, 5)
+        assert first_after(judge(frames, 60, opened=-0.5), start) <= FOUND_WITHIN, seed
+    assert len(false) <= 1, "one of 60 may begin as typing does"
+
+
+def test_a_page_that_loads_is_a_sign_of_its_person() -> None:
+    loads = [(n / 15, 100) for n in range(15 * 6)]
+    assert judge(loads, 20, opened=-0.5)
 
 
 def test_a_single_click_is_no_activity() -> None:
     click = [(100 + n / 40, 200) for n in range(60)]
-    assert judge([(0.0, 1), *click], 200) == [1.0]
+    assert judge([(0.0, 1), *click], 200) == []
 
 
 def test_a_floor_that_rises_counts_for_three_minutes_and_not_for_ever() -> None:
