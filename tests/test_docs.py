@@ -71,6 +71,8 @@ def test_what_a_page_names_is_there(page: str) -> None:
         for name in option.opts
     }
     options |= {f"--{option.name}".replace("_", "-") for option in flags.options()}
+    benchmarks = "".join(path.read_text() for path in (ROOT / "bench").glob("*.py"))
+    options |= set(re.findall(r'"(--[a-z-]+)"', benchmarks))
     wanted = [
         flag
         for one in [*(word for word in said if word.startswith("--")), *commands(page)]
