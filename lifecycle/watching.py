@@ -24,7 +24,7 @@ _M = MachineStatus
 
 STATUS_WAIT = 5.0  # seconds an agent may hold a status call until something changes
 UNREACHABLE_RETRY = 1.0
-JOB_AGAIN = 10.0  # seconds until a job that goes on is written down once more
+JOB_AGAIN = 8.0  # seconds until a job that goes on is written down once more
 
 
 class Watching:

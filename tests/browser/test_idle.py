@@ -13,7 +13,7 @@ from tests.e2e.harness import Client, Gateway
 
 pytest.importorskip("jupyterlab", reason="needs the extra ide: pip install -e '.[ide]'")
 
-IDLE = 12
+IDLE = 16
 FLAGS = (
     "--idle-timeout", str(IDLE), "--countdown", "5", "--idle-sweep-interval", "1",
     "--scale-interval", "0.5",

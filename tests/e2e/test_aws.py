@@ -86,7 +86,7 @@ async def test_a_whole_life_on_ec2_s3_and_dynamodb(
     (instance,) = cloud.agents
     lines = cloud.user_data(instance).splitlines()
     assert [line.partition("=")[0] for line in lines] == ["IDE_GATEWAY_URL", "IDE_GATEWAY_JOIN"]
-    assert item(aws, workspace)["status"] == "running"
+    await until(lambda: item(aws, workspace)["status"] == "running")
     token = await written(client, workspace)
 
     # Idle: stopped, its files in S3, its slot free.

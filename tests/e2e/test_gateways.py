@@ -164,13 +164,13 @@ async def test_the_other_takes_over_from_a_killed_leader(
 async def test_a_session_on_the_other_gateway_keeps_a_workspace_alive(
     two: Any, client_of: Any, state: Redis
 ) -> None:
-    idle = 2.5
+    idle = 7.0  # longer than it takes to tell typing from a timer
     a, b = await two("--idle-timeout", str(idle), "--idle-sweep-interval", "0.2")
     client = client_of(b)
     workspace = await client.running()
     token = (await client.enter(workspace))["token"]
     async with client.websocket(workspace, token=token) as ws:
-        typed_until = time.monotonic() + 2 * idle
+        typed_until = time.monotonic() + 1.5 * idle
         while time.monotonic() < typed_until:
             assert await echoes(ws, "typing")
             await asyncio.sleep(0.3)
