@@ -105,7 +105,7 @@ async def test_a_whole_life_on_ec2_s3_and_dynamodb(
     # Away past the retention: terminated, the pool drained; a visit restores it on a new machine.
     terminated = await client.becomes(workspace, "terminated", timeout=30)
     assert terminated["snapshotId"]
-    assert item(aws, workspace)["status"] == "terminated"
+    await until(lambda: item(aws, workspace)["status"] == "terminated")
     restored = await client.running()
     assert restored["epoch"] == 3
     assert await client.ide(restored, "GET", "/files/a.txt", token=token) == (200, b"mine")
