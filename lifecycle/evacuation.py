@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -100,9 +100,8 @@ class Evacuation:
         )
         return next(mine, None)
 
-    async def tick(self) -> None:
-        """Ask what runs on doomed machines to move, and watch their deadlines."""
-        machines = await self._fleet.machines()
+    async def tick(self, machines: Sequence[Machine]) -> None:
+        """Ask what runs on doomed machines to move, and watch their deadlines. machines: all there are."""
         doomed = [machine for machine in machines if machine.doomed_at_ms]
         if not doomed and not self._leaving:
             return

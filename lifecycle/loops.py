@@ -134,17 +134,19 @@ class Loops:
         """Boot the queue, finish stops and terminations, empty draining machines."""
         await self._store.settle()
         await self._work_queue()
-        for workspace in await self._store.list(status=(_W.STOPPING,)):
-            self._errand(workspace, self._actions.stop, "stop")
-        for workspace in await self._store.list(status=(_W.TERMINATING,)):
-            self._errand(workspace, self._actions.terminate, "terminate")
-        for machine in await self._fleet.machines():
+        for workspace in await self._store.list(status=(_W.STOPPING, _W.TERMINATING)):
+            if workspace.status is _W.STOPPING:
+                self._errand(workspace, self._actions.stop, "stop")
+            elif workspace.status is _W.TERMINATING:
+                self._errand(workspace, self._actions.terminate, "terminate")
+        machines = await self._fleet.machines()
+        for machine in machines:
             if machine.status is _M.DRAINING:
                 await self._drain(machine)
             elif machine.holds_files > machine.occupied:
                 await self._clear(machine)
         if self._evacuation is not None:
-            await self._evacuation.tick()
+            await self._evacuation.tick(machines)
 
     async def _work_queue(self) -> None:
         waiting = await self._store.queued()

@@ -91,7 +91,7 @@ class Machines:
             machines = await self._fleet.machines()
         await self._note(machines)
         if self._evacuation is not None:  # before anything is said of a machine that is gone by now
-            await self._evacuation.tick()
+            await self._evacuation.tick(machines)
         now = await self._store.now_ms()
         waiting = await self._store.list(status=(_W.QUEUED, _W.TERMINATING))
         needed = frozenset(w.machine_id for w in waiting if w.machine_id)
@@ -342,12 +342,11 @@ class Machines:
         await self._fleet.doom(machine, await self._store.now_ms(), reason)
 
     async def _fail_overdue(self, now: int) -> None:
-        for workspace in policy.overdue_boots(
-            await self._store.list(status=(_W.STARTING,)),
-            now,
-            self._times.boot_timeout,
-            await self._signals.trusted_since_ms(),
-        ):
+        starting = await self._store.list(status=(_W.STARTING,))
+        if not starting:
+            return
+        trusted = await self._signals.trusted_since_ms()
+        for workspace in policy.overdue_boots(starting, now, self._times.boot_timeout, trusted):
             message = (
                 f"its machine {workspace.machine_id} said nothing of it in time; start it again"
             )

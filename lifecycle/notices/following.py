@@ -58,9 +58,12 @@ class Following:
     ) -> None:
         self._signals, self._store, self._notices = signals, store, notices
         self._policy_of = policy_of
+        self._after = ""
 
     async def tick(self) -> None:
         """Tell of what happened since the last turn of any leader."""
+        if self._after and not await self._signals.history(self._after, 1):
+            return  # as in most seconds
         after = await self._notices.followed()
         if not after:
             await self._notices.follow_from(await self._signals.last_event_id())
@@ -71,6 +74,7 @@ class Following:
                     await self._tell(event)
             after = events[-1].id
             await self._notices.follow_from(after)
+        self._after = after
 
     async def _tell(self, event: Event) -> None:
         workspace = await self._store.get(event.data.get("workspace", ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -17,6 +17,8 @@ from lifecycle.stores.connection import Scripts, asked
 
 Joined = Literal["ok", "used", "gone"]
 
+READ_BATCH = 500  # machines of one read: bounds how long Redis is busy with it
+
 
 class RedisFleet:
     """Every machine that is not terminated, and the scaler's last decision."""
@@ -29,31 +31,22 @@ class RedisFleet:
 
     async def machines(self) -> list[Machine]:
         """All of them, oldest first."""
-        ids = list(await asked(self._redis.smembers(keys.MACHINE_IDS)))
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for machine_id in ids:
-                pipe.hgetall(keys.machine(machine_id))
-                pipe.scard(keys.machine_slots(machine_id))
-                pipe.scard(keys.machine_files(machine_id))
-                pipe.zscore(keys.MACHINES, machine_id)
-            answers = await asked(pipe.execute())
-        rows = zip(*[iter(answers)] * 4, strict=True)
-        found = [self._machine(*row) for row in rows if row[0]]
-        return sorted(found, key=lambda machine: (machine.created_at_ms, machine.id))
+        found: list[Machine] = []
+        ids: list[str] = []
+        while True:
+            rows, ids = await self._scripts.run(scripts.MACHINES_READ, READ_BATCH, *ids)
+            found += [self._machine(_pairs(row[0]), *row[1:]) for row in rows if row[0]]
+            if not ids:
+                return sorted(found, key=lambda machine: (machine.created_at_ms, machine.id))
 
     async def machine(self, machine_id: str) -> Machine | None:
         if not machine_id:
             return None
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(keys.machine(machine_id))
-            pipe.scard(keys.machine_slots(machine_id))
-            pipe.scard(keys.machine_files(machine_id))
-            pipe.zscore(keys.MACHINES, machine_id)
-            row = await asked(pipe.execute())
-        return self._machine(*row) if row[0] else None
+        ((row,), _) = await self._scripts.run(scripts.MACHINES_READ, 1, machine_id)
+        return self._machine(_pairs(row[0]), *row[1:]) if row[0] else None
 
     def _machine(
-        self, row: Mapping[str, str], occupied: int, holds_files: int, report_ms: float | None
+        self, row: Mapping[str, str], occupied: int, holds_files: int, report_ms: str | None
     ) -> Machine:
         machine = machine_from(row, occupied, holds_files, report_ms)
         if machine.token or machine.status is MachineStatus.TERMINATED:
@@ -188,7 +181,7 @@ class RedisFleet:
 
 
 def machine_from(
-    row: Mapping[str, str], occupied: int, holds_files: int, report_ms: float | None
+    row: Mapping[str, str], occupied: int, holds_files: int, report_ms: str | float | None
 ) -> Machine:
     return Machine(
         id=row["machineId"],
@@ -200,7 +193,7 @@ def machine_from(
         token=row.get("token", ""),
         created_at_ms=int(row.get("createdAt", 0)),
         empty_since_ms=int(row.get("emptySince", 0)),
-        last_report_ms=int(report_ms or 0),
+        last_report_ms=int(float(report_ms or 0)),
         cpu_percent=float(row.get("cpuPercent", 0)),
         memory_bytes=int(row.get("memoryBytes", 0)),
         memory_total_bytes=int(row.get("memoryTotalBytes", 0)),
@@ -216,3 +209,8 @@ def machine_from(
         doomed_at_ms=int(row.get("doomedAt", 0)),
         held_by=row.get("heldBy", ""),
     )
+
+
+def _pairs(flat: Iterable[str]) -> dict[str, str]:
+    """A hash as a script gives it."""
+    return dict(zip(*[iter(flat)] * 2, strict=True))

@@ -112,10 +112,7 @@ class RedisStore:
 
     async def ids(self, status: Collection[WorkspaceStatus]) -> list[str]:
         """Ids in any of these statuses, longest in it first."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for one in status:
-                pipe.zrange(keys.by_status(one), 0, -1)
-            return [row for rows in await asked(pipe.execute()) for row in rows]
+        return [str(each) for each in await self._scripts.run(scripts.IN_STATUS, *status)]
 
     async def due(self, now_ms: int, limit: int) -> dict[str, int]:
         """Workspaces that have to be looked at, most urgent first → since when: O(log n + found)."""
@@ -149,10 +146,8 @@ class RedisStore:
 
     async def counts(self) -> dict[str, int]:
         """How many workspaces are in each status."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for status in WorkspaceStatus:
-                pipe.zcard(keys.by_status(status))
-            return dict(zip(map(str, WorkspaceStatus), await asked(pipe.execute()), strict=True))
+        found = await self._scripts.run(scripts.COUNTS, *WorkspaceStatus)
+        return dict(zip(map(str, WorkspaceStatus), found, strict=True))
 
     async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
         record = await self._require(workspace_id)

@@ -19,6 +19,7 @@ from lifecycle.stores.scripts.machines import (
 from lifecycle.stores.scripts.policies import LIVES
 from lifecycle.stores.scripts.prelude import EVENTS_KEPT, TRAIL
 from lifecycle.stores.scripts.quotas import QUOTA_AGAIN, QUOTA_DUE, QUOTA_STOP, TAKEN
+from lifecycle.stores.scripts.reading import COUNTS, IN_STATUS, MACHINES_READ
 from lifecycle.stores.scripts.records import KEPT, PEND, REBUILT, RESTORE
 from lifecycle.stores.scripts.signals import (
     DISTRUST,
@@ -46,6 +47,7 @@ __all__ = [
     "ADMIT",
     "ADOPT",
     "CHANGE",
+    "COUNTS",
     "DELETE",
     "DISTRUST",
     "ENSURE",
@@ -54,12 +56,14 @@ __all__ = [
     "EXTEND",
     "FLUSH",
     "FORGET_GATEWAY",
+    "IN_STATUS",
     "JOB",
     "KEPT",
     "LEASE_GIVE",
     "LEASE_TAKE",
     "LEAVE",
     "LIVES",
+    "MACHINES_READ",
     "MACHINE_ADOPT",
     "MACHINE_CHANGE",
     "MACHINE_DOOM",

@@ -43,8 +43,18 @@ if now - last > gap or last > now + gap or redis.call('EXISTS', 'heartbeat:since
 end
 redis.call('SET', 'heartbeat:last', text(now))
 local new = redis.call('ZADD', 'heartbeat:gateways', now, gateway)
-for member, age in pairs(o.sessions) do redis.call('ZADD', 'heartbeat:sessions', 'GT', now - age, member) end
-for _, member in ipairs(o.closed) do redis.call('ZREM', 'heartbeat:sessions', member) end
+-- Thousands in one command are little more work than one, but not more than Lua's stack has room for.
+local pairs_of = {}
+for member, age in pairs(o.sessions) do
+  pairs_of[#pairs_of + 1] = now - age
+  pairs_of[#pairs_of + 1] = member
+end
+for i = 1, #pairs_of, 2000 do
+  redis.call('ZADD', 'heartbeat:sessions', 'GT', unpack(pairs_of, i, math.min(i + 1999, #pairs_of)))
+end
+for i = 1, #o.closed, 2000 do
+  redis.call('ZREM', 'heartbeat:sessions', unpack(o.closed, i, math.min(i + 1999, #o.closed)))
+end
 for ws, kinds in pairs(o.active) do
   local status = field(ws, 'status')
   if status == 'running' or status == 'starting' then

@@ -1,0 +1,41 @@
+"""Reads that belong together, as one command: the loops make them every second, over every machine."""
+
+from __future__ import annotations
+
+MACHINES_READ = """
+-- ARGV most at once, ids (all there are, without any). Returns {rows, ids left over}, a row being
+-- {record, slots taken, files there, last report}.
+local most, ids = tonumber(ARGV[1]), {}
+if #ARGV > 1 then
+  for i = 2, #ARGV do ids[#ids + 1] = ARGV[i] end
+else
+  ids = redis.call('SMEMBERS', 'machines')
+end
+local rows, rest = {}, {}
+for i, id in ipairs(ids) do
+  if i > most then
+    rest[#rest + 1] = id
+  else
+    local key = 'machine:' .. id
+    rows[i] = {redis.call('HGETALL', key), redis.call('SCARD', key .. ':slots'), redis.call('SCARD', key .. ':files'),
+      redis.call('ZSCORE', 'heartbeat:machines', id)}
+  end
+end
+return {rows, rest}
+"""
+
+COUNTS = """
+-- ARGV statuses. Returns how many workspaces are in each.
+local found = {}
+for i, status in ipairs(ARGV) do found[i] = redis.call('ZCARD', 'workspaces:' .. status) end
+return found
+"""
+
+IN_STATUS = """
+-- ARGV statuses. Returns the ids of the workspaces in them, longest in it first, one status after the other.
+local found = {}
+for _, status in ipairs(ARGV) do
+  for _, id in ipairs(redis.call('ZRANGE', 'workspaces:' .. status, 0, -1)) do found[#found + 1] = id end
+end
+return found
+"""
