@@ -69,8 +69,8 @@ def setup(stage: Stage, scale: Scale) -> Samples:
 
 def latency(stage: Stage, scale: Scale) -> Samples:
     def at_a_fixed_rate(proxy: Proxy) -> Figures:
-        load = {"sessions": 500, "rate": 20, "size": 128, "warm": 0.5}
-        return stage.load(proxy, "open", seconds=2 * scale.seconds, **load)
+        load = {"sessions": 500, "rate": 20, "size": 128, "warm": SETTLE}
+        return stage.load(proxy, "open", seconds=4 * scale.seconds, **load)
 
     return in_turns(stage, scale, {"500 × 20 a second": at_a_fixed_rate})
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -26,6 +27,7 @@ from lifecycle.stores.signals import Flush, RedisSignals
 log = structlog.get_logger(__name__)
 
 FLUSH_INTERVAL = 1.0
+SLICE = 64  # sessions looked at in one go: some 0.3 ms, which is what it may delay a message by
 PENDING_MAX = 20_000  # endings kept while Redis is away; what is dropped runs into its timeout
 
 EVENTS_MAX = 100
@@ -137,7 +139,7 @@ class Heartbeats:
         seen = self._sessions.pop(session, None)
         if seen is None:
             return
-        self._look(session, seen, asyncio.get_running_loop().time())
+        self._metrics.relayed(*self._look(session, seen, asyncio.get_running_loop().time()))
         of_workspace = self._by_workspace[session.workspace]
         del of_workspace[session.id]
         if not of_workspace:
@@ -187,18 +189,37 @@ class Heartbeats:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            self.look(started)
+            for some in self._slices():
+                self._look_at(some, started)
+                await asyncio.sleep(0)
             await self.flush()
             await asyncio.sleep(max(0.05, FLUSH_INTERVAL - (loop.time() - started)))
 
     def look(self, now: float) -> None:
         """Read every session's counters; ping those that were silent. now: loop time."""
-        for session, seen in self._sessions.items():
-            self._look(session, seen, now)
+        for some in self._slices():
+            self._look_at(some, now)
+
+    def _slices(self) -> Iterator[list[Session]]:
+        """All sessions, some at a time: between two slices what came in meanwhile is relayed."""
+        every = list(self._sessions)
+        for start in range(0, len(every), SLICE):
+            yield every[start : start + SLICE]
+
+    def _look_at(self, sessions: list[Session], now: float) -> None:
+        up = down = 0
+        for session in sessions:
+            seen = self._sessions.get(session)
+            if seen is None:  # it has ended between two slices
+                continue
+            more_up, more_down = self._look(session, seen, now)
+            up, down = up + more_up, down + more_down
             if now - seen.at >= self._ping_interval:
                 session.ping(now)
+        self._metrics.relayed(up, down)
 
-    def _look(self, session: Session, seen: _Seen, now: float) -> None:
+    def _look(self, session: Session, seen: _Seen, now: float) -> tuple[int, int]:
+        """What of it is new; returns how many bytes went up and down since the last look."""
         frames, data = session.frames_up, session.data_frames_up
         if frames != seen.frames:
             seen.frames, seen.at = frames, now
@@ -211,9 +232,9 @@ class Heartbeats:
                 self.saw(session.workspace, "frames", f"frames of session {session.id}", now)
             seen.data_frames, seen.moments = data, moments
         up, down = session.bytes_up, session.bytes_down
-        if up != seen.bytes_up or down != seen.bytes_down:
-            self._metrics.relayed(up - seen.bytes_up, down - seen.bytes_down)
-            seen.bytes_up, seen.bytes_down = up, down
+        more = up - seen.bytes_up, down - seen.bytes_down
+        seen.bytes_up, seen.bytes_down = up, down
+        return more
 
     async def flush(self) -> None:
         """Tell Redis what it has not been told. While it is away, keep it."""

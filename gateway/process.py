@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import resource
 import signal
 import socket
@@ -150,6 +151,9 @@ async def _live(application: Application, server: Server, sock: socket.socket, r
     serving = asyncio.create_task(server.serve([sock]))
     try:
         await _either(serving, server.accepting.wait())
+        # What a start leaves behind stays: walking over it again and again would hold up the relay.
+        gc.collect()
+        gc.freeze()
         if not serving.done():
             ready(await application.home_url())
     except BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -93,8 +93,11 @@ class Machines:
         if self._evacuation is not None:  # before anything is said of a machine that is gone by now
             await self._evacuation.tick(machines)
         now = await self._store.now_ms()
-        waiting = await self._store.list(status=(_W.QUEUED, _W.TERMINATING))
-        needed = frozenset(w.machine_id for w in waiting if w.machine_id)
+        under_way = await self._store.list(status=(_W.QUEUED, _W.STARTING, _W.TERMINATING))
+        starting = [w for w in under_way if w.status is _W.STARTING]
+        needed = frozenset(
+            w.machine_id for w in under_way if w.machine_id and w.status is not _W.STARTING
+        )
         outlook = reconcile.Outlook(
             self._times.launch_timeout,
             traits.lag,
@@ -111,12 +114,13 @@ class Machines:
         for machine_id in reconcile.without_record(machines, observed):
             await self._remove_again(machine_id)
         newest = max((machine_number(row.machine_id) for row in observed), default=0)
-        await self._sizing.scale(now, newest, {machine.id for machine in machines}, needed)
+        before = {machine.id for machine in machines}
+        counts = await self._sizing.scale(now, newest, before, needed)
         for machine in machines:
             if machine.id in self._sizing.evicted and machine.status is _M.READY:
                 await self._empty(machine)
-        await self._fail_overdue(now)
-        await self._fail_homeless(machines, observed)
+        await self._fail_overdue(starting, now)
+        await self._fail_homeless(counts, machines, observed)
         # What sleeps on a machine is lost with it as well, and what lies on one nobody knows yet.
         held = {m.id for m in machines if m.occupied or m.holds_files or m.unheard}
         await self._pool.protect(held)
@@ -134,7 +138,7 @@ class Machines:
         now = await self._store.now_ms()
         for machine in reconcile.reporting(machines, now):
             self._watching.watch(machine)
-        await self._fail_overdue(now)
+        await self._fail_overdue(await self._store.list(status=(_W.STARTING,)), now)
         at = asyncio.get_running_loop().time()
         if at >= self._told_away + TELL_AWAY and (await self._store.counts())[_W.QUEUED]:
             self._told_away = at
@@ -341,8 +345,7 @@ class Machines:
             return
         await self._fleet.doom(machine, await self._store.now_ms(), reason)
 
-    async def _fail_overdue(self, now: int) -> None:
-        starting = await self._store.list(status=(_W.STARTING,))
+    async def _fail_overdue(self, starting: list[Workspace], now: int) -> None:
         if not starting:
             return
         trusted = await self._signals.trusted_since_ms()
@@ -352,9 +355,11 @@ class Machines:
             )
             await self._actions.failed(workspace, "boot_timeout", message)
 
-    async def _fail_homeless(self, machines: list[Machine], observed: list[Observed]) -> None:
-        """Records that came back after a loss, of machines that are gone for good."""
-        counts = await self._store.counts()
+    async def _fail_homeless(
+        self, counts: Mapping[str, int], machines: list[Machine], observed: list[Observed]
+    ) -> None:
+        """Records that came back after a loss, of machines that are gone for good. counts: of workspaces by
+        status, a moment ago."""
         seated = sum(machine.occupied for machine in machines)
         if seated == sum(counts[status] for status in OCCUPYING):
             self._homeless.clear()

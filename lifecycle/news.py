@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 PENDING_MAX = 256  # events a slow subscriber may be behind; the oldest go first
 RETRY = 0.5  # seconds between tries while Redis is away
-BLOCK = 2.0  # seconds one read waits; well below the client's socket timeout of 5
+BLOCK = 3.0  # seconds one read waits; well below the client's socket timeout of 5
 
 
 class News:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -59,9 +59,10 @@ class Sizing:
 
     async def scale(
         self, now: int, newest: int, before: Collection[str], returning: Collection[str]
-    ) -> None:
-        """newest: the highest number of a machine that the pool has. before: machines that had a record a
-        moment ago. returning: those whose files somebody waits for."""
+    ) -> Mapping[str, int]:
+        """Size the pool; returns how many workspaces are in each status. newest: the highest number of a
+        machine that the pool has. before: machines that had a record a moment ago. returning: those whose
+        files somebody waits for."""
         t = self._times
         counts = await self._store.counts()
         users = counts["queued"] + counts["starting"] + counts["running"]
@@ -69,9 +70,9 @@ class Sizing:
         queue = await self._store.queued() if counts["queued"] else []
         machines = await self._fleet.machines()
         if set(before) - {machine.id for machine in machines}:
-            return  # removed meanwhile, or every record is lost: the next turn tells which
+            return counts  # removed meanwhile, or every record is lost: the next turn tells which
         if reconcile.unheard(machines, now, t.launch_timeout):
-            return  # nobody knows yet how many workspaces there are
+            return counts  # nobody knows yet how many workspaces there are
         decision = scale(
             users,
             machines,
@@ -97,6 +98,7 @@ class Sizing:
         if decision.launch:
             await self._launch(decision.launch, newest, short.zones)
         self._tell(decision)
+        return counts
 
     async def turn(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -81,3 +82,8 @@ class Scripts:
         if script not in self._scripts:
             self._scripts[script] = self._redis.register_script(script)
         return await asked(self._scripts[script](args=list(args)))
+
+
+def pairs(flat: Iterable[str]) -> dict[str, str]:
+    """A hash as a script gives it."""
+    return dict(zip(*[iter(flat)] * 2, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -13,7 +13,7 @@ from lifecycle.agent.contract import Report
 from lifecycle.identifiers import machine_number
 from lifecycle.model import Machine, MachineStatus, check_transition
 from lifecycle.stores import Conflict, keys, scripts
-from lifecycle.stores.connection import Scripts, asked
+from lifecycle.stores.connection import Scripts, asked, pairs
 
 Joined = Literal["ok", "used", "gone"]
 
@@ -35,7 +35,7 @@ class RedisFleet:
         ids: list[str] = []
         while True:
             rows, ids = await self._scripts.run(scripts.MACHINES_READ, READ_BATCH, *ids)
-            found += [self._machine(_pairs(row[0]), *row[1:]) for row in rows if row[0]]
+            found += [self._machine(pairs(row[0]), *row[1:]) for row in rows if row[0]]
             if not ids:
                 return sorted(found, key=lambda machine: (machine.created_at_ms, machine.id))
 
@@ -43,7 +43,7 @@ class RedisFleet:
         if not machine_id:
             return None
         ((row,), _) = await self._scripts.run(scripts.MACHINES_READ, 1, machine_id)
-        return self._machine(_pairs(row[0]), *row[1:]) if row[0] else None
+        return self._machine(pairs(row[0]), *row[1:]) if row[0] else None
 
     def _machine(
         self, row: Mapping[str, str], occupied: int, holds_files: int, report_ms: str | None
@@ -209,8 +209,3 @@ def machine_from(
         doomed_at_ms=int(row.get("doomedAt", 0)),
         held_by=row.get("heldBy", ""),
     )
-
-
-def _pairs(flat: Iterable[str]) -> dict[str, str]:
-    """A hash as a script gives it."""
-    return dict(zip(*[iter(flat)] * 2, strict=True))

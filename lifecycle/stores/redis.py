@@ -17,7 +17,7 @@ from lifecycle.plans import Quota
 from lifecycle.queueing import boost_ms
 from lifecycle.quota import HOUR_MS, hours
 from lifecycle.stores import Conflict, LimitReached, keys, scripts
-from lifecycle.stores.connection import Scripts, asked
+from lifecycle.stores.connection import Scripts, asked, pairs
 
 READ_BATCH = 500  # records a pipeline: bounds the answer held in memory at once
 
@@ -98,16 +98,8 @@ class RedisStore:
         found: list[Workspace] = []
         for start in range(0, len(ids), READ_BATCH):
             batch = ids[start : start + READ_BATCH]
-            async with self.redis.pipeline(transaction=False) as pipe:
-                for workspace_id in batch:
-                    pipe.hgetall(keys.workspace(workspace_id))
-                pipe.zmscore(keys.WORKSPACES, batch)
-                *rows, active = await asked(pipe.execute())
-            found += [
-                workspace_from(row, float(seen or 0))
-                for row, seen in zip(rows, active, strict=True)
-                if row
-            ]
+            rows = await self._scripts.run(scripts.WORKSPACES_READ, *batch)
+            found += [workspace_from(pairs(row), float(seen or 0)) for row, seen in rows if row]
         return found
 
     async def ids(self, status: Collection[WorkspaceStatus]) -> list[str]:

@@ -106,10 +106,8 @@ class RedisSignals:
 
     async def due(self) -> tuple[int, int]:
         """Workspaces that the lifecycle has to look at by now, and notices that wait for a delivery."""
-        seconds, micros = await asked(self._redis.time())
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        looks = await asked(self._redis.zcount(keys.DUE, "-inf", now_ms))
-        return int(looks), int(await asked(self._redis.zcard(keys.DELIVERIES_DUE)))
+        looks, deliveries = await self._scripts.run(scripts.DUE)
+        return int(looks), int(deliveries)
 
     async def tell(self, kind: str, fields: Mapping[str, str]) -> None:
         """Append an event that goes with no change of a record."""

@@ -39,3 +39,19 @@ for _, status in ipairs(ARGV) do
 end
 return found
 """
+
+WORKSPACES_READ = """
+-- ARGV ids. Returns of each {record, last activity}.
+local found = {}
+for i, id in ipairs(ARGV) do
+  found[i] = {redis.call('HGETALL', 'workspace:' .. id), redis.call('ZSCORE', 'heartbeat:workspaces', id)}
+end
+return found
+"""
+
+DUE = """
+-- Returns how many workspaces are due to be looked at, and how many deliveries there are to make.
+local t = redis.call('TIME')
+return {redis.call('ZCOUNT', 'workspaces:due', '-inf', t[1] * 1000 + math.floor(t[2] / 1000)),
+  redis.call('ZCARD', 'deliveries:due')}
+"""
