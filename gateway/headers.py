@@ -40,6 +40,7 @@ _ONCE = (
     b"sec-websocket-key",
     b"sec-websocket-version",
 )
+_FRAMING = {b"content-length", b"transfer-encoding", b"host"}
 _BAD_NAME = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _SECRETS = re.compile(r"(?i)\b(code|token|secret|api_?key)=[^&\s\"'#;]+|\b(bearer )[^\s\"']+")
@@ -82,6 +83,8 @@ def upstream_headers(
         if header[0] not in dropped and not header[0].startswith(_FORWARDED)
     )
     out = [(b"host", host.encode("ascii")), *_without_own_cookies(kept, own_cookie_names)]
+    # As a number is written: with zeros before it somebody could take it for octal.
+    out = [(n, b"%d" % int(v) if n == b"content-length" else v) for n, v in out]
     out += _forwarded(client, host, client_ip, scheme, trusted)
     if extra:
         out.append((extra[0].lower().encode("ascii"), extra[1].encode("utf-8")))
@@ -173,9 +176,10 @@ def redact(text: str) -> str:
 
 
 def named_by_connection(headers: Iterable[Header]) -> set[bytes]:
-    """Headers that Connection declares to be for this hop only."""
+    """Headers that Connection declares to be for this hop only. Never those that say where a body ends and
+    for whom it is: without them what follows would be another message."""
     values = [value for name, value in headers if name == b"connection"]
-    return {token.strip().lower() for value in values for token in value.split(b",")}
+    return {token.strip().lower() for value in values for token in value.split(b",")} - _FRAMING
 
 
 def _without_own_cookies(headers: Iterable[Header], own: Collection[str]) -> Iterator[Header]:

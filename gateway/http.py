@@ -32,6 +32,7 @@ def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
+_FRAMING = (b"content-length", b"transfer-encoding")
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -46,6 +47,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     _rested_at = 0.0
     _full = False  # the client does not take what is written to it
     _held: bytes | None = None  # what it asks meanwhile
+    _data = b""  # what the parser is at
+    _again = False  # it reads a head for the second time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -77,8 +80,9 @@ class GatewayHttpProtocol(HttpToolsProtocol):
                 self.transport.close()
                 return
             self._head_bytes += len(data)
+        self._data = data
         super().data_received(data)
-        self._key = None
+        self._data, self._key = b"", None
 
     # Below the application
 
@@ -195,7 +199,20 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     # uvicorn's parser
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade to anything else is ignored, as every server may (RFC 9110, section 7.8). But the parser
+        takes the body for that other protocol: a fresh one goes on with it, behind what frames it."""
+        upgrade = cast(httptools.HttpParserUpgrade, sys.exception())
+        rest = self._data[upgrade.args[0] :]
+        framing = [header for header in self.headers if header[0] in _FRAMING]
+        head = b"%b / HTTP/1.1\r\n%b\r\n" % (self.parser.get_method(), _lines(tuple(framing)))
+        self.parser = httptools.HttpRequestParser(self)
+        self._again, self._data = True, head + rest
+        super().data_received(self._data)
+
     def on_message_begin(self) -> None:
+        if self._again:
+            return
         super().on_message_begin()
         extensions: dict[str, Any] = {ABORT: self.transport.abort}
         if self._key is not None and self._ways is not None:
@@ -205,20 +222,33 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self._deadline is None:
             self._await_head()
 
+    def on_url(self, url: bytes) -> None:
+        if not self._again:
+            super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._again:
+            return
         # White space around a value is no part of it; the parser takes away only what comes before.
         super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
+        if self._again:
+            self._again = False
+            return
         self._got_head()
         if not self.url.startswith(b"/"):
             # Host says who is asked. A whole URL could say otherwise, and two parsers could differ.
             raise ValueError("the request target must be a path that starts with /")
+        if self.parser.get_method() == b"CONNECT":
+            raise ValueError("CONNECT is not served here")
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             raise ValueError("this server speaks HTTP/1.1")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # it says so at the head's end; the body is still to come
         super().on_message_complete()
         self._in_head, self._head_bytes = True, 0
 

@@ -43,6 +43,8 @@ class DecidingWays(Ways):
         said = header_lines(block)
         if not WHOLE.fullmatch(block) or refuse(said, method.decode()) or dict(said).get(b"expect"):
             return None
+        if dict(said).get(b"connection", b"keep-alive").lower() != b"keep-alive":
+            return None
         in_chunks = b"transfer-encoding" in dict(said)
         length = CHUNKED if in_chunks else int(dict(said).get(b"content-length", 0))
         sent = header_block(framed(method.decode(), self._app.headers(said), in_chunks))
@@ -157,7 +159,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reason = refuse(scope["headers"], scope["method"], scope["raw_path"])
         if reason:
-            return await _say(send, 400, reason)
+            return await _say(send, 400, reason, (b"connection", b"close"))
         headers = self.headers(scope["headers"], scope["scheme"])
         try:
             outcome = await self.proxy.forward(
@@ -175,8 +177,8 @@ class Gateway:
         self.outcomes.append(outcome)
 
 
-async def _say(send: Send, status: int, text: str) -> None:
-    headers = [(b"content-length", str(len(text)).encode())]
+async def _say(send: Send, status: int, text: str, *more: Header) -> None:
+    headers = [(b"content-length", str(len(text)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text.encode()})
 
