@@ -8,11 +8,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.passing import Ways
+from gateway.upgrade import accept_key
 from tests.gateway.proxying import Gateway, RawClient, client, gateway, ok, upstream
+from tests.gateway.relaying import KEYS, Relaying, opening
 from tests.gateway.smuggling import (
     EITHER,
     FAMILIES,
+    FORGED,
     REFUSED,
+    SMUGGLED,
     Case,
     NotStrict,
     Seen,
@@ -143,3 +148,94 @@ async def test_an_answer_is_never_another_ones(gate: Gateway, answer: Told) -> N
         for _ in range(3):
             async with client(gate.port) as other:
                 assert (await other.get("/other")).body == b"mine /other"
+
+
+# WebSocket handshakes
+
+OPENED = "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+LIES = {
+    "200": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "200 that says it switches": OPENED.replace("101 S", "200 OK"),
+    "200 in chunks": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "426": "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nno",
+    "426 that says it switches": OPENED.replace("101 S", "426 Upgrade Required"),
+    "100 and 101": "HTTP/1.1 100 Continue\r\n\r\n" + OPENED,
+    "another's Accept": OPENED.replace("{accept}", accept_key(b"another").decode()),
+    "no Accept": OPENED.replace("Sec-WebSocket-Accept: {accept}\r\n", ""),
+    "two Accepts": OPENED.replace("\r\n\r\n", "\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"),
+    "no Upgrade": OPENED.replace("Upgrade: websocket\r\n", ""),
+    "h2c": OPENED.replace("websocket\r\n", "h2c\r\n"),
+    "no Connection": OPENED.replace("Connection: Upgrade\r\n", ""),
+    "HTTP/1.0": OPENED.replace("HTTP/1.1", "HTTP/1.0"),
+    "a length": OPENED.replace("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\n"),
+    "chunks": OPENED.replace("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "a subprotocol nobody offered": OPENED.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: x\r\n\r\n"),
+    "a bare LF": OPENED.replace("\r\n", "\n"),
+    "a folded line": OPENED.replace("\r\n\r\n", "\r\nX: a\r\n b\r\n\r\n"),
+}  # fmt: skip
+
+
+@pytest.fixture
+async def relaying() -> AsyncIterator[Relaying]:
+    async with gateway(kind=Relaying) as app:
+        assert isinstance(app, Relaying)
+        app.ways = Ways(app, app.proxy.upstreams, app.counted.append)
+        yield app
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["application", "below"])
+@pytest.mark.parametrize("lie", LIES)
+async def test_an_answer_that_does_not_switch_opens_no_tunnel(
+    relaying: Relaying, lie: str, below: bool
+) -> None:
+    """What the client sent behind its handshake stays here: to the workspace it would be a request."""
+    said = [OPENED if below else LIES[lie]]
+
+    async def answers_so(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        key = asked.split(b"sec-websocket-key: ")[1].split(b"\r\n")[0]
+        writer.write(said[-1].replace("{accept}", accept_key(key).decode()).encode())
+        if said[-1] != OPENED:
+            writer.write_eof()  # a refusal without a length ends with it
+        await reader.read()
+
+    async with upstream(answers_so) as up:
+        relaying.target = up.port
+        if below:
+            async with client(relaying.port) as first:
+                await first.send(opening(KEYS[0]))
+                assert (await first.head())[0] == 101
+            said.append(LIES[lie])
+        async with client(relaying.port) as c:
+            await c.send(opening(KEYS[1]) + SMUGGLED)
+            async with asyncio.timeout(20):
+                status, _ = await c.head()
+                assert status == 502
+                await c.reader.read()  # and it is closed
+        async with asyncio.timeout(20):
+            await up.closed.wait()
+        assert not any(b"smuggled" in seen for seen in up.received)
+        assert relaying.looked == (2 if below else 1)
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["application", "below"])
+async def test_what_follows_a_101_is_the_tunnels_and_nothing_elses(
+    relaying: Relaying, below: bool
+) -> None:
+    async def answers_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        key = asked.split(b"sec-websocket-key: ")[1].split(b"\r\n")[0]
+        writer.write(OPENED.format(accept=accept_key(key).decode()).encode() + FORGED)
+        writer.write(await reader.read(1000))
+
+    async with upstream(answers_more) as up:
+        relaying.target = up.port
+        for n in range(2 if below else 1):
+            async with client(relaying.port) as c:
+                await c.send(opening(KEYS[n]))
+                assert (await c.head())[0] == 101
+                assert await c.reader.readexactly(len(FORGED)) == FORGED
+                await c.send(SMUGGLED)
+                assert await c.reader.readexactly(len(SMUGGLED)) == SMUGGLED
+        assert relaying.looked == 1
+        assert all(seen.endswith(SMUGGLED) for seen in up.received)
