@@ -244,6 +244,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             raise ValueError("CONNECT is not served here")
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             raise ValueError("this server speaks HTTP/1.1")
+        if self.parser.get_http_version() == "1.0" and self._should_upgrade():
+            raise ValueError("a WebSocket handshake needs HTTP/1.1")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -264,6 +266,10 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         protocol = cast(Any, self.transport.get_protocol())
         remember = cast(dict[str, Any], self.scope)["extensions"].get(REMEMBER)
         if protocol.handshake_initiated:
+            upgrade = cast(httptools.HttpParserUpgrade, sys.exception())
+            early = self._data[upgrade.args[0] :]
+            if early and not self.transport.is_closing():
+                protocol.data_received(early)
             if remember is not None and not protocol.handshake_complete:
                 protocol.scope["extensions"][REMEMBER] = remember
             return

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
 from websockets.http11 import Request
 
 from gateway.closing import Close
@@ -82,6 +83,18 @@ class GatewayWebSocketProtocol(WebSocketsSansIOProtocol):
         self.early += data
         if len(self.early) > EARLY_LIMIT:
             self.transport.pause_reading()
+
+    def send_receive_event_to_app(self) -> None:
+        """Text that is none ends the connection (RFC 6455, section 8.1), which is no error of ours to log."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError as error:
+                self.frames = []
+                self.conn.fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     async def send(self, message: Any) -> None:
         await super().send(message)

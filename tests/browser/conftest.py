@@ -80,7 +80,7 @@ async def serving(make_app: Callable[[int], Any]) -> AsyncIterator[int]:
     listener.bind(("127.0.0.1", 0))
     port: int = listener.getsockname()[1]
     config = uvicorn.Config(
-        make_app(port), log_level="warning", lifespan="off", timeout_graceful_shutdown=1
+        make_app(port), log_config=None, lifespan="off", timeout_graceful_shutdown=1
     )
     server = prompt.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -20,9 +20,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from gateway import auth, pages
 from gateway.admission import Admission
 from gateway.control import Control
+from gateway.front import Front
+from gateway.heartbeats import Heartbeats
 from gateway.hosts import PublicUrl, place_of
 from gateway.http import GatewayHttpProtocol
 from gateway.metrics import Metrics
+from gateway.passing import Ways
 from gateway.process import config
 from gateway.proxy import HttpProxy
 from gateway.routes import Routes
@@ -158,19 +161,23 @@ class Channel:
 
 
 @contextlib.asynccontextmanager
-async def served(ide: int = 9, shell: bool = True) -> AsyncIterator[World]:
-    """ide: port of what stands for the IDE."""
+async def served(
+    ide: int = 9, shell: bool = True, heartbeats: Heartbeats | None = None
+) -> AsyncIterator[World]:
+    """ide: port of what stands for the IDE. heartbeats: sessions can be opened, and what is asked for again
+    passes below the application."""
     world, proxy = World(ide), HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
+    routes, metrics = Routes(world), Metrics("0")  # type: ignore[arg-type]
     app = WorkspaceApp(
-        routes=Routes(world),  # type: ignore[arg-type]
+        routes=routes,
         keys=KEYS,
         public=PublicUrl.parse("http://localhost:8000"),
         entry_ttl=60,
         upstream_header="X-Secret: s",
         proxy=proxy,
-        heartbeats=world,  # type: ignore[arg-type]
+        heartbeats=world if heartbeats is None else heartbeats,  # type: ignore[arg-type]
         admission=Admission(world, lambda plan: Quota(), 1),  # type: ignore[arg-type]
-        metrics=Metrics("0"),
+        metrics=metrics,
         visit=world.visit,
         unanswered=world.visit,
         ours={("POST", "input"): world.control.input},
@@ -180,6 +187,8 @@ async def served(ide: int = 9, shell: bool = True) -> AsyncIterator[World]:
         control=world.control.serve,
         shell=shell,
     )
+    ways = Ways(routes, proxy.upstreams, metrics.proxied)
+    whole = Front("localhost", PublicUrl.parse("http://localhost:8000"), nothing_else, app, ways)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         host = dict(scope["headers"])[b"host"]
@@ -187,10 +196,17 @@ async def served(ide: int = 9, shell: bool = True) -> AsyncIterator[World]:
         await app(scope, receive, send, place)  # type: ignore[arg-type]
 
     try:
-        async with serving(config(front)) as (world.server, world.port):
+        async with serving(config(front if heartbeats is None else whole)) as (
+            world.server,
+            world.port,
+        ):
             yield world
     finally:
+        ways.close()
         await proxy.close()
+
+
+nothing_else = PlainTextResponse("nothing else is served here", 404)
 
 
 async def no_ports(workspace: Workspace) -> frozenset[int]:

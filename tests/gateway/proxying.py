@@ -84,6 +84,11 @@ class Upstream:
             await self.handler(reader, writer)
         writer.close()
 
+    @property
+    def idle(self) -> bool:
+        """Every connection is over."""
+        return all(task.done() for task in self._tasks)
+
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()

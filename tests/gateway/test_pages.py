@@ -180,7 +180,7 @@ async def get(until: Any) -> AsyncIterator[Get]:
     app = Starlette(routes=[Mount("/static", pages.Assets())])
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = prompt.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = prompt.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         base = f"http://127.0.0.1:{listener.getsockname()[1]}/static/"
         await until(lambda: server.started, what="the server is up")
