@@ -24,6 +24,7 @@ from gateway.api.limits import Limits
 from gateway.api.parts import Parts
 from gateway.assembly import Manager, sound, target_group
 from gateway.balancer import BalancerError
+from gateway.bounds import Bounds
 from gateway.control import Control
 from gateway.dashboard import SAMPLE, Dashboard
 from gateway.entrance import Entrance
@@ -40,6 +41,7 @@ from gateway.operators import Operators
 from gateway.passing import Ways
 from gateway.progress import Progress
 from gateway.proxy import HttpProxy
+from gateway.proxy_client import Patience
 from gateway.routes import Routes
 from gateway.settings import Settings
 from gateway.shared import put_back
@@ -103,6 +105,7 @@ class Application:
             ping_interval=settings.ping_interval,
             max_sessions=settings.max_sessions,
             max_sessions_per_user=settings.max_sessions_per_user,
+            stall_timeout=settings.stall_timeout,
         )
         self._control = Control(
             self._store,
@@ -120,14 +123,26 @@ class Application:
             self._metrics, self._store, self._fleet, self._signals, manager.leads, self._prices
         )
         self._routes = Routes(self._store)
-        self._proxy = HttpProxy(own_cookie_names=auth.OWN_COOKIE_NAMES)
-        self._ways = Ways(self._routes, self._proxy.upstreams, self._metrics.proxied)
+        patience = Patience(stall=settings.stall_timeout)
+        self._proxy = HttpProxy(
+            own_cookie_names=auth.OWN_COOKIE_NAMES,
+            patience=patience,
+            peer_timeout=settings.peer_timeout,
+        )
+        self._ways = Ways(self._routes, self._proxy.upstreams, self._metrics.proxied, patience)
+        self._bounds = Bounds(
+            settings.max_connections,
+            settings.max_connections_per_address,
+            settings.head_timeout,
+            lambda reason: self._metrics.connections_refused.labels(reason).inc(),
+        )
         self._downloads = Downloads(self._actions.fetch)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self.asgi: ASGIApp = Front(
-            settings.domain, self._public, self._base_app(), self._workspace_app(), self._ways
-        )
+            settings.domain, self._public, self._base_app(), self._workspace_app(), self._ways,
+            self._bounds,
+        )  # fmt: skip
 
     # Life
 

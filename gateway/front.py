@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import closing, headers, pages, visits
+from gateway.bounds import Bounds
 from gateway.entry import safe_next
 from gateway.hosts import Base, PortHost, PublicUrl, WorkspaceHost, host_of, origin_of, place_of
 from gateway.passing import Ways
@@ -21,10 +22,16 @@ class Front:
     """ASGI application."""
 
     def __init__(
-        self, domain: str, public: PublicUrl, base: ASGIApp, workspaces: WorkspaceApp, ways: Ways
+        self,
+        domain: str,
+        public: PublicUrl,
+        base: ASGIApp,
+        workspaces: WorkspaceApp,
+        ways: Ways,
+        bounds: Bounds | None = None,
     ) -> None:
-        """ways: requests that pass below this."""
-        self.ways, self.sessions = ways, workspaces
+        """ways: requests that pass below this. bounds: of connections."""
+        self.ways, self.sessions, self.bounds = ways, workspaces, bounds
         self._domain, self._public = domain, public
         self._base, self._workspaces = base, workspaces
 

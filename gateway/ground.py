@@ -11,6 +11,7 @@ from typing import IO
 
 import psutil
 
+from gateway.bounds import mind_death
 from gateway.exits import ConfigurationError, Exit, TryAgain
 
 BACKLOG = 2048
@@ -52,15 +53,18 @@ def lock(data_dir: Path) -> IO[str]:
     return file
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The listening socket; port 0 takes a free one. Raises TryAgain, ConfigurationError."""
+def listen(host: str, port: int, peer_timeout: float = 0) -> socket.socket:
+    """The listening socket; port 0 takes a free one. peer_timeout: seconds (bounds.py). Raises TryAgain, ConfigurationError."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return socket.create_server(
+        sock = socket.create_server(
             family[0][4][:2], family=family[0][0], backlog=BACKLOG, dualstack_ipv6=False
         )
     except OSError as error:
         raise _not_listening(host, port, error) from error
+    if peer_timeout:
+        mind_death(sock, peer_timeout)
+    return sock
 
 
 def _not_listening(host: str, port: int, error: OSError) -> Exit:

@@ -19,7 +19,7 @@ import structlog
 from gateway import closing
 from gateway.metrics import Metrics
 from gateway.rhythm import Rhythm
-from gateway.tunnel import Session
+from gateway.tunnel import STALL_TIMEOUT, Session
 from lifecycle.model import Event
 from lifecycle.stores import StoreError
 from lifecycle.stores.signals import Flush, RedisSignals
@@ -91,8 +91,10 @@ class Heartbeats:
         ping_interval: float,
         max_sessions: int,
         max_sessions_per_user: int,
+        stall_timeout: float = STALL_TIMEOUT,
     ) -> None:
-        """ping_interval: seconds of silence after which a client is pinged."""
+        """ping_interval: seconds of silence after which a client is pinged. stall_timeout: as of a Session."""
+        self._stall_timeout = stall_timeout
         self.gateway = gateway
         self._signals, self._metrics = signals, metrics
         self._ping_interval = ping_interval
@@ -119,8 +121,9 @@ class Heartbeats:
             raise TooManySessions(closing.TOO_MANY_SESSIONS)
         self._number += 1
         session = Session(
-            workspace=workspace, user=user, id=f"{self.gateway}-{self._number}", epoch=epoch
-        )
+            workspace=workspace, user=user, id=f"{self.gateway}-{self._number}", epoch=epoch,
+            stall_timeout=self._stall_timeout,
+        )  # fmt: skip
         now = asyncio.get_running_loop().time()
         self._sessions[session] = _Seen(now, now)
         self._by_workspace.setdefault(workspace, {})[session.id] = session

@@ -17,13 +17,12 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.bounds import PROBES, Beyond, Bounds, Refusal, bounds_of
 from gateway.opening import Opening, handshake
 from gateway.passing import REMEMBER, Key, Passing, Way, Ways, asked, ways_of
 from gateway.proxy_client import ABORT
 
-HEAD_TIMEOUT = (
-    10.0  # seconds from a request's first byte (or the connection) to the end of its headers
-)
+HEAD_TIMEOUT = 10.0  # seconds for a request's head, where the application sets no bound
 HEAD_MAX = 64 * 1024  # bytes of request line and headers; above: 431 and the connection is closed
 
 
@@ -49,20 +48,42 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     _held: bytes | None = None  # what it asks meanwhile
     _data = b""  # what the parser is at
     _again = False  # it reads a head for the second time
+    _bounds: Bounds | None = None  # while it counts as a connection that is no session
+    _refusal: Refusal | None = None  # one connection too many: what it asks is answered so
+    _head_timeout = HEAD_TIMEOUT
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._ways = ways_of(self.app)
+        bounds = self._bounds = bounds_of(self.app)
+        if bounds is not None:
+            self._head_timeout = bounds.head_timeout
+            try:
+                self._refusal = bounds.arrived(self._address, len(self.connections))
+            except Beyond:
+                self.transport.abort()
+                return
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._got_head()
+        self._leave()
         if self._rest_timer is not None:
             self._rest_timer.cancel()
         if self._passing is not None:
             self._passing.client_gone()
             self._passing = None
         super().connection_lost(exc)
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def _leave(self) -> None:
+        """It is over, or a session."""
+        if self._bounds is not None:
+            self._bounds.left(self._address)
+            self._bounds = None
 
     def data_received(self, data: bytes) -> None:
         if self._held is not None:
@@ -95,10 +116,10 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def _pass(self, data: bytes, ways: Ways) -> bool:
         """Let this request pass, if it may."""
         found = asked(data)
-        if found is None:
+        if found is None or self._refusal is not None:
             return False
         method, target, lines, body = found
-        block, address = data[lines : body - 2], self.client[0] if self.client else ""
+        block, address = data[lines : body - 2], self._address
         opens = handshake(block, address)
         key = opens[0] if opens else (method, block, address)
         way = ways.find(key)
@@ -123,6 +144,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def let_go(self) -> None:
         self._passing = None
+        self._leave()
         if self._rest_timer is not None:
             self._rest_timer.cancel()
         self.connections.discard(self)
@@ -237,6 +259,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             self._again = False
             return
         self._got_head()
+        if self._refusal is not None and self.url not in PROBES:
+            raise _Refused
         if not self.url.startswith(b"/"):
             # Host says who is asked. A whole URL could say otherwise, and two parsers could differ.
             raise ValueError("the request target must be a path that starts with /")
@@ -259,9 +283,13 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         error = sys.exception()
         if isinstance(error, httptools.HttpParserCallbackError):
             error = error.__context__
-        self._refuse(str(error or msg))
+        if isinstance(error, _Refused) and self._refusal is not None:
+            self._refuse(self._refusal.message, self._refusal.status, self._refusal.code)
+        else:
+            self._refuse(str(error or msg))
 
     def handle_websocket_upgrade(self) -> None:
+        self._leave()
         super().handle_websocket_upgrade()
         protocol = cast(Any, self.transport.get_protocol())
         remember = cast(dict[str, Any], self.scope)["extensions"].get(REMEMBER)
@@ -282,16 +310,17 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             why = protocol.conn.handshake_exc.__cause__
             self._refuse(f"this WebSocket handshake cannot be read: {why}")
 
-    def _refuse(self, why: str) -> None:
-        body = json.dumps({"error": {"code": "bad_request", "message": why}}).encode()
-        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+    def _refuse(self, why: str, status: str = "400 Bad Request", code: str = "bad_request") -> None:
+        body = json.dumps({"error": {"code": code, "message": why}}).encode()
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
+        head += "retry-after: 5\r\n" if self._refusal is not None else ""
         head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode("ascii") + body)
         self.transport.close()
 
     def _await_head(self) -> None:
         self._in_head = True
-        self._deadline = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+        self._deadline = self.loop.call_later(self._head_timeout, self._give_up)
 
     def _got_head(self) -> None:
         self._in_head, self._head_bytes = False, 0
@@ -302,3 +331,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         self._deadline = None
         self.transport.abort()
+
+
+class _Refused(Exception):
+    """Its head is here, and it is one connection too many."""

@@ -46,6 +46,9 @@ class Metrics:
         self.sessions = self._gauge("sessions", "Open WebSocket sessions of this process.")
         self.sessions_opened = self._counter("sessions_opened", "Sessions opened.")
         self.sessions_closed = self._counter("sessions_closed", "Sessions closed.", "code")
+        self.connections_refused = self._counter(
+            "connections_refused", "Connections turned away at a bound.", "reason"
+        )
         self.evictions = self._counter("evictions", "Sessions evicted for want of a heartbeat.")
         self.workspaces = self._gauge("workspaces", "Workspaces by status.", "status")
         self.machines = self._gauge("machines", "Machines by status.", "status")

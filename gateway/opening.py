@@ -103,7 +103,13 @@ class Opening:
         way, upstream = self._way, None
         offer = [*way.offer, (b"sec-websocket-key", self._key)]
         try:
-            upstream = await open_upstream(way.host, way.port, self._target, offer)
+            upstream = await open_upstream(
+                way.host,
+                way.port,
+                self._target,
+                offer,
+                peer_timeout=self._ways.upstreams.peer_timeout,
+            )
         except UpstreamError:
             pass
         finally:

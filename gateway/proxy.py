@@ -59,11 +59,14 @@ class HttpProxy:
         own_cookie_names: Collection[str],
         max_routes: int = 1000,
         patience: Patience | None = None,
+        peer_timeout: float = 0,
     ) -> None:
-        """max_routes: above it the longest unused routes without a request in flight are closed."""
+        """peer_timeout: seconds (bounds.py). max_routes: above it the longest unused routes without a request in flight are closed."""
         self._own_cookie_names = own_cookie_names
         self._patience = patience or Patience()
-        self.upstreams = Upstreams(connect_timeout=self._patience.connect, max_routes=max_routes)
+        self.upstreams = Upstreams(
+            connect_timeout=self._patience.connect, max_routes=max_routes, peer_timeout=peer_timeout
+        )
 
     async def forward(
         self,

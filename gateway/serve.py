@@ -79,7 +79,7 @@ def _take_ground(loaded: Loaded, stack: ExitStack) -> tuple[socket.socket, Loade
     ground.make_data_dir(settings.data_dir, loaded.sources["data_dir"])
     if not settings.redis_url:
         stack.enter_context(ground.lock(settings.data_dir))
-    sock = stack.enter_context(ground.listen(settings.host, settings.port))
+    sock = stack.enter_context(ground.listen(settings.host, settings.port, settings.peer_timeout))
     return sock, loaded.with_port(sock.getsockname()[1])
 
 

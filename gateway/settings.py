@@ -259,6 +259,15 @@ class Settings(BaseModel):
 
     max_sessions: int = _count(8000, "Sessions per gateway process; more are told 1013")
     max_sessions_per_user: int = _count(100, "Sessions per user; more are told 4429")
+    max_connections: int = _count(
+        12000, "Client connections per gateway process, sessions among them; more get 503", least=0
+    )
+    max_connections_per_address: int = _count(
+        1000, "The same per public client address, without sessions; more get 429", least=0
+    )
+    head_timeout: float = _seconds(10, "From a request's first byte to the end of its headers")
+    stall_timeout: float = _seconds(60, "A side that takes nothing of what waits for it is cut off")
+    peer_timeout: float = _seconds(45, "A peer that answers no packet for this long is dead", ge=3)
     max_workspaces_per_user: int = _count(20, "Workspaces per user")
     max_queue: int = _count(1000, "Workspaces waiting to boot; more are told to come back", least=0)
     lease_ttl: float = _seconds(6, "A lifecycle lease not renewed for this long is free")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -44,6 +47,7 @@ class Side(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.other.pause_reading()
+        self.session.full()
 
     def resume_writing(self) -> None:
         self.other.resume_reading()
@@ -61,3 +65,13 @@ class UpstreamSide(Side):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.session.upstream_lost()
+
+
+def waiting(transport: asyncio.Transport) -> int:
+    """Bytes that its peer has not taken yet: the kernel holds some, megabytes where it could."""
+    size = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        held = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        size += int.from_bytes(held, sys.byteorder)
+    return size

@@ -23,10 +23,12 @@ from gateway import closing
 from gateway.farewell import Farewell
 from gateway.frames import ClientScanner, FrameScanner, PongFilter, close_frame, ping_frame
 from gateway.rhythm import APART
-from gateway.sides import ClientSide, UpstreamSide
+from gateway.sides import ClientSide, UpstreamSide, waiting
 
 HIGH_WATER = 65536
 """Bytes waiting to be written to one side above which the other side is not read."""
+
+STALL_TIMEOUT = 60.0
 
 CLOSING_TIMEOUT = 10.0
 BOUNDARY_TIMEOUT = 5.0
@@ -51,6 +53,8 @@ class Session:
         "_on_end",
         "_pong",
         "_requested",
+        "_stall",
+        "_stall_timeout",
         "_timer",
         "_upstream",
         "code",
@@ -67,7 +71,16 @@ class Session:
     _on_end: Callable[[Session, int], None]
     _connections: set[Any]
 
-    def __init__(self, *, workspace: str, user: str, id: str, epoch: int) -> None:
+    def __init__(
+        self,
+        *,
+        workspace: str,
+        user: str,
+        id: str,
+        epoch: int,
+        stall_timeout: float = STALL_TIMEOUT,
+    ) -> None:
+        """stall_timeout: seconds that a side may take nothing of what waits for it."""
         self.workspace = workspace
         self.user = user
         self.id = id
@@ -84,6 +97,8 @@ class Session:
         self._pong: PongFilter | None = None
         self._requested: closing.Close | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._stall_timeout = stall_timeout
 
     @property
     def data_frames_up(self) -> int:
@@ -267,6 +282,33 @@ class Session:
         if self.up.close_code:
             self.close_passed(self.up)
 
+    def full(self) -> None:
+        """A side does not take what is written to it, and the other is not read: not for ever."""
+        if self._stall is None:
+            taken = self._taken()
+            self._stall = self._loop.call_later(self._stall_timeout, self._look_stalled, taken)
+
+    def _look_stalled(self, before: tuple[int, int]) -> None:
+        self._stall = None
+        client, upstream = self._client, self._upstream
+        if client is None or upstream is None or self.code:
+            return  # it is ending, which takes its own time
+        now = self._taken()
+        for side, was, taken in zip((client, upstream), before, now, strict=True):
+            if side.transport.get_write_buffer_size() <= HIGH_WATER // 4:
+                continue
+            if taken == was:
+                side.transport.abort()
+                return
+            self.full()
+
+    def _taken(self) -> tuple[int, int]:
+        """Bytes that the client and the workspace have taken so far."""
+        assert self._client is not None
+        assert self._upstream is not None
+        down = self.down.bytes - waiting(self._client.transport)
+        return down, self.up.bytes - waiting(self._upstream.transport)
+
     def arm(self, delay: float) -> None:
         """Within `delay` seconds both sides are gone, unless it is armed again."""
         self.disarm()
@@ -279,6 +321,9 @@ class Session:
         self._connections.discard(self)
 
     def disarm(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

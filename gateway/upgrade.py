@@ -22,6 +22,8 @@ from typing import cast
 
 import httptools
 
+from gateway.bounds import mind_peer
+
 Headers = list[tuple[bytes, bytes]]
 
 BODY_LIMIT = 65536
@@ -78,12 +80,13 @@ async def open_upstream(
     headers: Headers,
     *,
     timeout: float = 10.0,
+    peer_timeout: float = 0,
     head_limit: int = 65536,
 ) -> Upstream:
     """Send the upgrade request and wait for its 101.
 
     `target`: path and query as the client sent them. `headers`: complete, with the client's
-    Sec-WebSocket-*, Host, Connection and Upgrade. `timeout`: seconds for all of it.
+    Sec-WebSocket-*, Host, Connection and Upgrade. `timeout`: seconds for all of it. `peer_timeout`: seconds (bounds.py).
     Raises UpstreamError as listed above, ValueError for a request that must not be sent.
     """
     request = _request(target, headers)
@@ -94,6 +97,8 @@ async def open_upstream(
     try:
         async with asyncio.timeout_at(deadline):
             transport, _ = await loop.create_connection(lambda: answer, host, port)
+            if peer_timeout:
+                mind_peer(transport, peer_timeout)
             transport.write(request)
             head, leftover = await answer.head
         status, answered = _parse_head(head)

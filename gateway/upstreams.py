@@ -13,6 +13,7 @@ from collections.abc import Hashable, Sequence
 from typing import Protocol, cast
 
 from gateway.answer import CHUNKED, HEAD_MAX, UNTIL_CLOSE, Chunks, Head, read_head
+from gateway.bounds import mind_peer
 from gateway.headers import BadAnswer
 
 CONNECTIONS_MAX = 128  # per route; the next request waits until one is free
@@ -193,7 +194,10 @@ class Connection(asyncio.Protocol):
 class Route:
     """The connections to one workspace in one epoch."""
 
-    def __init__(self, host: str, port: int, connect_timeout: float) -> None:
+    def __init__(
+        self, host: str, port: int, connect_timeout: float, peer_timeout: float = 0
+    ) -> None:
+        self._peer_timeout = peer_timeout
         self.host, self.port = host, port
         self.busy = 0
         """Requests in flight."""
@@ -245,9 +249,11 @@ class Route:
         self._opening += 1
         try:
             async with asyncio.timeout(self._connect_timeout):
-                _, connection = await self._loop.create_connection(
+                transport, connection = await self._loop.create_connection(
                     lambda: Connection(self), self.host, self.port
                 )
+            if self._peer_timeout and not transport.is_closing():
+                mind_peer(transport, self._peer_timeout)
         except ConnectionRefusedError as error:
             raise Refused(str(error)) from None
         finally:
@@ -299,8 +305,10 @@ class Route:
 class Upstreams:
     """Routes by their keys: (workspace, epoch). No other user's request travels on their connections."""
 
-    def __init__(self, *, connect_timeout: float, max_routes: int) -> None:
-        """max_routes: above it the longest unused routes without a request in flight are closed."""
+    def __init__(self, *, connect_timeout: float, max_routes: int, peer_timeout: float = 0) -> None:
+        """max_routes: above it the longest unused routes without a request in flight are closed.
+        peer_timeout: seconds (bounds.py); 0 leaves it to the system."""
+        self.peer_timeout = peer_timeout
         self._connect_timeout, self._max_routes = connect_timeout, max_routes
         self._routes: OrderedDict[tuple[Hashable, str, int], Route] = OrderedDict()
         self._tidying: asyncio.TimerHandle | None = None
@@ -310,7 +318,9 @@ class Upstreams:
         where = key, host, port
         route = self._routes.get(where)
         if route is None:
-            route = self._routes[where] = Route(host, port, self._connect_timeout)
+            route = self._routes[where] = Route(
+                host, port, self._connect_timeout, self.peer_timeout
+            )
             self._make_room()
         self._routes.move_to_end(where)
         if self._tidying is None:

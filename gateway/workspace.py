@@ -358,6 +358,7 @@ class WorkspaceApp:
                 target.port,
                 _target(scope),
                 offer,
+                peer_timeout=self._proxy.upstreams.peer_timeout,
             )
         except TooManySessions as full:
             self.ended(session, 0)

@@ -290,7 +290,8 @@ class RawClient:
 
 @contextlib.asynccontextmanager
 async def client(port: int, **options: Any) -> AsyncIterator[RawClient]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, **options)
+    where = {} if "sock" in options else {"host": "127.0.0.1", "port": port}
+    reader, writer = await asyncio.open_connection(**where, **options)
     try:
         yield RawClient(reader, writer)
     finally:

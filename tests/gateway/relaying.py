@@ -67,7 +67,10 @@ class Relaying(Gateway):
             scope["extensions"][REMEMBER](way, without_key(scope["headers"]))
         session = self.admit(self.workspace)
         try:
-            up = await open_upstream("127.0.0.1", self.target, target_of(scope), offer)
+            up = await open_upstream(
+                "127.0.0.1", self.target, target_of(scope), offer,
+                peer_timeout=self.proxy.upstreams.peer_timeout,
+            )  # fmt: skip
         except UpstreamError:
             return await self._refuse(send, 502)
         back = self.back(up.headers)
