@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: serve trial test check bench screenshots clean
+.PHONY: serve trial test check bench conformance screenshots clean
 
 serve: $(VENV)/.ide  ## set up and serve: make serve ARGS="--port 8001"
 	@$(BIN)/ide-gateway serve $(ARGS)
@@ -24,6 +24,9 @@ check: $(VENV)/.test  ## the one gate: format, lint, types, tests
 bench: $(VENV)/.ide
 	@echo "Benchmarks are in bench/"
 	@$(BIN)/python -m bench $(ARGS)
+
+conformance: $(VENV)/.ide  ## Autobahn's verdicts with and without the gateway: see docs/conformance.md
+	@$(BIN)/python -m bench.conformance $(ARGS)
 
 screenshots: $(VENV)/.test  ## take docs/screenshots again: needs Chromium
 	@$(BIN)/python -m docs.screenshots

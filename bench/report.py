@@ -74,12 +74,12 @@ def part_text(part: str, samples: Samples) -> str:
     return "\n".join(texts)
 
 
-def write(name: str, text: str) -> None:
+def write(name: str, text: str, where: Path = PAGE) -> None:
     """Replace what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`."""
-    page = PAGE.read_text()
+    page = where.read_text()
     first, last = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
     before, begins, rest = page.partition(first)
     _, ends, after = rest.partition(last)
     if not begins or not ends:
-        raise SystemExit(f"{PAGE} has no {first} … {last}: put the marks where the table is to be")
-    PAGE.write_text(f"{before}{first}\n\n{text.strip()}\n\n{last}{after}")
+        raise SystemExit(f"{where} has no {first} … {last}: put the marks where the table is to be")
+    where.write_text(f"{before}{first}\n\n{text.strip()}\n\n{last}{after}")

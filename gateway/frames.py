@@ -11,6 +11,8 @@ from collections.abc import Callable
 NO_STATUS = 1005
 """What a close frame without a code means (RFC 6455, section 7.1.5)."""
 
+_TO_SEND = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+
 _FIN = 0x80
 _MASKED = 0x80
 _CONTROL = 0x08
@@ -209,7 +211,8 @@ class PongFilter:
 
 
 def close_code(start: bytes) -> int | None:
-    """Code in a Close frame, from its first 8 bytes; None if more of them are needed."""
+    """Code in a Close frame, from its first 8 bytes; None if more of them are needed. 0, which no frame may
+    say, counts as none: a Close frame it is all the same."""
     masked = start[1] & _MASKED
     length = start[1] & 0x7F
     if not 2 <= length < 126:
@@ -218,7 +221,12 @@ def close_code(start: bytes) -> int | None:
     if len(start) < at + 2:
         return None
     code = start[at : at + 2]
-    return int.from_bytes(unmask(code, start[2:6]) if masked else code, "big")
+    return int.from_bytes(unmask(code, start[2:6]) if masked else code, "big") or NO_STATUS
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether a Close frame may say it; NO_STATUS: it may say nothing (RFC 6455, section 7.4)."""
+    return code == NO_STATUS or code in _TO_SEND or 3000 <= code < 5000
 
 
 def close_frame(code: int, reason: str = "", *, mask: bytes = b"") -> bytes:

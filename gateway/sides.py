@@ -64,7 +64,7 @@ class UpstreamSide(Side):
     __slots__ = ()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.session.upstream_lost()
+        self.session.upstream_lost(exc is not None)
 
 
 def waiting(transport: asyncio.Transport) -> int:

@@ -21,7 +21,14 @@ from typing import Any
 
 from gateway import closing
 from gateway.farewell import Farewell
-from gateway.frames import ClientScanner, FrameScanner, PongFilter, close_frame, ping_frame
+from gateway.frames import (
+    ClientScanner,
+    FrameScanner,
+    PongFilter,
+    close_frame,
+    may_be_sent,
+    ping_frame,
+)
 from gateway.rhythm import APART
 from gateway.sides import ClientSide, UpstreamSide, waiting
 
@@ -211,7 +218,8 @@ class Session:
             self.arm(CLOSING_TIMEOUT)
         self._on_end(self, self.code)
 
-    def upstream_lost(self) -> None:
+    def upstream_lost(self, reset: bool = False) -> None:
+        """reset: it was broken off, not closed."""
         if self._upstream is None:
             return
         self._upstream.divert = None
@@ -220,6 +228,8 @@ class Session:
             self._over()
         elif self._farewell is not None:
             self._farewell.upstream_lost()
+        elif self.code and (reset or not may_be_sent(self.code)):
+            self.cut()  # it fails the connection over that Close frame, and so it ends for the client
         elif self.code:
             # It went away over a Close frame; what it owes the client is the same code back.
             self._say_farewell(self.code, "")

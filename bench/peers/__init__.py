@@ -28,7 +28,7 @@ def start(name: str, stack: ExitStack, upstream: int, core: int) -> tuple[int, p
     """(its port, its first process). Ended with the stack. Raises build.Missing."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ide-gateway-peer-")))
     folder.chmod(0o755)  # nginx's worker is another user's
-    port = _free_port()
+    port = free_port()
     command = _COMMANDS[name](folder, port, upstream)
     dies = die_with_parent()
 
@@ -41,7 +41,7 @@ def start(name: str, stack: ExitStack, upstream: int, core: int) -> tuple[int, p
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, preexec_fn=prepare)
     stack.callback(_end, process)
-    wait(lambda: process.poll() is not None or _accepts(port), name)
+    wait(lambda: process.poll() is not None or accepts(port), name)
     if process.poll() is not None:
         raise RuntimeError(f"{name} did not start:\n{log.read_text()}")
     return port, psutil.Process(process.pid)
@@ -71,7 +71,7 @@ def _haproxy(folder: Path, port: int, upstream: int) -> list[str]:
 
 def _configurable_http_proxy(folder: Path, port: int, upstream: int) -> list[str]:
     where = ["--ip", "127.0.0.1", "--port", str(port), "--api-ip", "127.0.0.1"]
-    where += ["--api-port", str(_free_port()), "--default-target", f"http://127.0.0.1:{upstream}"]
+    where += ["--api-port", str(free_port()), "--default-target", f"http://127.0.0.1:{upstream}"]
     return [*build.configurable_http_proxy(), *where, "--log-level", "error"]
 
 
@@ -91,13 +91,13 @@ def _write(folder: Path, template: str, port: int, upstream: int) -> str:
     return str(path)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 

@@ -7,6 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.exceptions import ProtocolError
+from websockets.frames import Close as WireClose
 from websockets.frames import Frame, Opcode
 
 from gateway.frames import (
@@ -16,6 +18,7 @@ from gateway.frames import (
     PongFilter,
     close_code,
     close_frame,
+    may_be_sent,
     ping_frame,
     unmask,
 )
@@ -102,6 +105,22 @@ def test_a_close_frame_is_remembered_with_its_code(
         scanner.feed(piece)
     expected = int.from_bytes(close.data[:2], "big") if close.data else NO_STATUS
     assert scanner.close_code == expected
+    assert scanner.at_boundary
+
+
+def test_which_codes_may_be_sent() -> None:
+    for code in range(65536):
+        try:
+            WireClose(code, "").check()
+        except ProtocolError:
+            assert not may_be_sent(code) or code == NO_STATUS
+        else:
+            assert may_be_sent(code)
+
+
+def test_a_close_frame_with_code_0_is_one() -> None:
+    scanner = FrameScanner()
+    assert scanner.feed(b"\x88\x82\x01\x02\x03\x04\x01\x02") == NO_STATUS
     assert scanner.at_boundary
 
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from random import Random
 from typing import Any
@@ -231,6 +233,28 @@ async def test_clients_that_leave_within_a_frame(until: Until, quiet: None) -> N
             # Its reset took away what it had sent: it went between two frames.
             assert rest[-8:-6] == b"\x88\x82"
             assert rest[:-8] in (b"", frames[: 6 + frames[1] - 128])
+
+
+@pytest.mark.parametrize("code", [1000, 999, 1004])
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_close_that_the_workspace_answers_by_leaving(
+    until: Until, quiet: None, code: int, reset: bool
+) -> None:
+    """Where it breaks off it has failed the connection, and so it ends for the client. A code that nobody may
+    send is not sent back."""
+
+    async def ide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        writer.write(_switches(asked.split(b"sec-websocket-key: ")[1].split(b"\r\n")[0]))
+        await reader.readexactly(8)
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    said = b"\x88\x82\0\0\0\0" + code.to_bytes(2, "big")
+    async with upstream(ide) as up, gateway_before(up.port, until) as world:
+        found = (await says(world.port, opening(Random(1)), said)).partition(b"\r\n\r\n")[2]
+        assert found == (close_frame(1000) if code == 1000 and not reset else b"")
 
 
 def _switches(key: bytes) -> bytes:
