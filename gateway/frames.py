@@ -7,6 +7,7 @@ walks over them from header to header to know how many frames passed and where o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 NO_STATUS = 1005
 """What a close frame without a code means (RFC 6455, section 7.1.5)."""
@@ -20,6 +21,19 @@ _OPCODE = 0x0F
 _CLOSE = 0x08
 _PING = 0x09
 _PONG = 0x0A
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """How far a scanner has come: bytes and counts, bytes of the frame under way that are still to come, and the start
+    of a header that was cut short."""
+
+    size: int = 0
+    data_frames: int = 0
+    control_frames: int = 0
+    close_code: int = 0
+    skip: int = 0
+    head: bytes = b""
 
 
 class FrameScanner:
@@ -40,6 +54,23 @@ class FrameScanner:
     def at_boundary(self) -> bool:
         """True between two frames: a frame of our own may be put in here."""
         return not self._skip and not self._head
+
+    @property
+    def walked(self) -> Walked:
+        return Walked(
+            self.bytes,
+            self.data_frames,
+            self.control_frames,
+            self.close_code,
+            self._skip,
+            self._head,
+        )
+
+    def walk_on(self, walked: Walked) -> None:
+        """From where another scanner has come to."""
+        self.bytes, self.data_frames = walked.size, walked.data_frames
+        self.control_frames, self.close_code = walked.control_frames, walked.close_code
+        self._skip, self._head = walked.skip, walked.head
 
     def feed(self, data: bytes) -> int:
         """Walk over `data`; returns `close_code`, so it is true once a Close frame was seen.
@@ -165,11 +196,11 @@ class PongFilter:
     unanswered. A pong that began before the ping was sent cannot be its answer and passes.
     """
 
-    __slots__ = ("_held", "_payload", "_scanner", "found")
+    __slots__ = ("_held", "_scanner", "found", "payload")
 
     def __init__(self, scanner: FrameScanner, payload: bytes) -> None:
         self._scanner = scanner
-        self._payload = payload
+        self.payload = payload
         self._held = b""  # start of a frame that may be our pong: not scanned, not passed on
         self.found = False
 
@@ -178,7 +209,7 @@ class PongFilter:
         data, self._held = self._held + data, b""
         passed: list[bytes] = []
         at = 0
-        size = 6 + len(self._payload)
+        size = 6 + len(self.payload)
         while at < len(data) and not self.found:
             if self._scanner.at_boundary and self._may_be_ours(data[at : at + size]):
                 if len(data) - at < size:
@@ -205,9 +236,9 @@ class PongFilter:
         """Could a frame that starts like this be our pong? Certain when `start` is a whole frame."""
         if start[0] != _FIN | _PONG:
             return False
-        if len(start) > 1 and start[1] != _MASKED | len(self._payload):
+        if len(start) > 1 and start[1] != _MASKED | len(self.payload):
             return False
-        return unmask(start[6:], start[2:6]) == self._payload[: max(0, len(start) - 6)]
+        return unmask(start[6:], start[2:6]) == self.payload[: max(0, len(start) - 6)]
 
 
 def close_code(start: bytes) -> int | None:

@@ -292,6 +292,52 @@ class Session:
         if self.up.close_code:
             self.close_passed(self.up)
 
+    # Its way to another process (handing.py)
+
+    @property
+    def is_ending(self) -> bool:
+        return bool(self.code) or self._client is None or self._upstream is None
+
+    @property
+    def is_drained(self) -> bool:
+        """Nothing waits to be written, and nothing is under way that only this process can finish."""
+        if self._client is None or self._upstream is None or self.code:
+            return False
+        # A ping that waits for the end of a frame is not sent yet.
+        waits = self.pinged_at and self._pong is None
+        sides = (self._client, self._upstream)
+        return not waits and not any(side.transport.get_write_buffer_size() for side in sides)
+
+    @property
+    def unanswered(self) -> tuple[bytes, bytes]:
+        """(what is held back while the gateway's ping is unanswered, that ping's payload), or nothing."""
+        return (self._pong.release(), self._pong.payload) if self._pong is not None else (b"", b"")
+
+    def hold(self, hold: bool) -> None:
+        """Read neither side, or both again."""
+        for side in (self._client, self._upstream):
+            if side is not None and not side.transport.is_closing():
+                (side.transport.pause_reading if hold else side.transport.resume_reading)()
+
+    def leave(self) -> tuple[asyncio.Transport, asyncio.Transport]:
+        """Let go of both transports; whoever has them ends it. `on_end` is not called."""
+        client, upstream = self._client, self._upstream
+        assert client is not None
+        assert upstream is not None
+        self._client = self._upstream = client.divert = upstream.divert = None
+        for side in (client, upstream):
+            side.transport.set_protocol(asyncio.Protocol())
+        self._over()
+        return client.transport, upstream.transport
+
+    def await_pong(self, payload: bytes, held: bytes, now: float) -> None:
+        """Another process has pinged the client, and kept `held` of what it sent since."""
+        assert self._client is not None
+        self.pinged_at = now
+        self._pong = PongFilter(self.up, payload)
+        self._client.divert = self._await_pong
+        self._await_pong(held)
+
     def full(self) -> None:
         """A side does not take what is written to it, and the other is not read: not for ever."""
         if self._stall is None:

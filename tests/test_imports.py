@@ -144,7 +144,7 @@ SDKS = {
     "uvicorn": {"gateway", "lifecycle.agent"},
     "pydantic": {"gateway"},
     "sse_starlette": {"gateway"},
-    "msgpack": {"gateway.control_messages"},
+    "msgpack": {"gateway.control_messages", "gateway.handing"},
     "click": {"gateway"},
     "aiosmtplib": {"lifecycle.notices.email"},
     "cronsim": {"lifecycle.schedule"},
