@@ -77,6 +77,7 @@ class Metrics:
         )
         self.proxy_requests = self._counter("proxy_requests", "Proxied HTTP requests.", "class")
         self._proxied: dict[int, Counter] = {}
+        self._closed: dict[str, Counter] = {}
         self.heartbeat_flush_seconds = self._histogram(
             "heartbeat_flush_seconds", "One flush of heartbeats to Redis.", FLUSH_BUCKETS
         )
@@ -98,7 +99,11 @@ class Metrics:
 
     def session_closed(self, code: int) -> None:
         """code: the close code it ended with."""
-        self.sessions_closed.labels(str(code) if code in CLOSE_CODES else "other").inc()
+        label = str(code) if code in CLOSE_CODES else "other"
+        counter = self._closed.get(label)
+        if counter is None:
+            counter = self._closed[label] = self.sessions_closed.labels(label)
+        counter.inc()
         self.sessions.dec()
 
     def relayed(self, bytes_up: int, bytes_down: int) -> None:

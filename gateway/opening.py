@@ -25,6 +25,9 @@ KIND = b"WEBSOCKET"
 
 _NAMES = (b"Sec-WebSocket-Key: ", b"sec-websocket-key: ")
 _LINE_FEED = 10
+SWITCHES_MAX = (
+    4  # answers of one workspace that are kept: they differ where one has a date, or a cookie
+)
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==\r\n")
 
 
@@ -73,15 +76,17 @@ class Opening:
     """One handshake that waits for the workspace's answer."""
 
     __slots__ = (
-        "_below", "_early", "_ending", "_key", "_request", "_session", "_sessions", "_target",
-        "_task", "_way", "_ways",
+        "_accept", "_below", "_early", "_ending", "_key", "_known", "_looked_at", "_request", "_session",
+        "_sessions", "_target", "_task", "_way", "_ways",
     )  # fmt: skip
 
     def __init__(
         self, ways: Ways, sessions: Sessions, below: Below, way: Way, target: bytes, key: bytes
     ) -> None:
         self._ways, self._sessions, self._below, self._way = ways, sessions, below, way
-        self._target, self._key = target, key
+        self._target, self._key, self._accept = target, key, accept_key(key)
+        self._known: tuple[bytes, bytes] | None = None
+        self._looked_at = (b"", b"")
         self._request = self._early = b""
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
@@ -100,15 +105,18 @@ class Opening:
         self._task.add_done_callback(self._ways.tasks.discard)
 
     async def _open(self, session: Session) -> None:
-        way, upstream = self._way, None
-        offer = [*way.offer, (b"sec-websocket-key", self._key)]
+        way, upstream, target, key = self._way, None, self._target, self._key
+        offer = [*way.offer, (b"sec-websocket-key", key)]
+        request = b"GET %b HTTP/1.1\r\n%bsec-websocket-key: %b\r\n\r\n" % (target, way.headers, key)
         try:
             upstream = await open_upstream(
                 way.host,
                 way.port,
-                self._target,
+                target,
                 offer,
                 peer_timeout=self._ways.upstreams.peer_timeout,
+                request=request,
+                is_known=self._is_known,
             )
         except UpstreamError:
             pass
@@ -120,9 +128,27 @@ class Opening:
         else:
             self._hand_over(session, upstream)
 
+    def _is_known(self, head: bytes) -> bool:
+        before, accept, behind = head.partition(self._accept)
+        if not accept:
+            return False
+        self._known = self._way.switches.get((before, behind))
+        self._looked_at = before, behind
+        return self._known is not None
+
+    def _answer(self, upstream: Upstream) -> bytes:
+        """The client's 101; put together once for each of the workspace's that differs in more than its Accept."""
+        if self._known is not None:
+            return self._accept.join(self._known)
+        back = self._sessions.back(upstream.headers)
+        answer = switching_protocols(self._accept, upstream.headers, back)
+        before, _, behind = answer.partition(self._accept)
+        if len(self._way.switches) < SWITCHES_MAX:
+            self._way.switches[self._looked_at] = before, behind
+        return answer
+
     def _hand_over(self, session: Session, upstream: Upstream) -> None:
-        below, back = self._below, self._sessions.back(upstream.headers)
-        answer = switching_protocols(accept_key(self._key), upstream.headers, back)
+        below, answer = self._below, self._answer(upstream)
         transport, connections = below.transport, below.connections
         below.let_go()
         if not transport.is_closing():

@@ -18,7 +18,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -49,7 +49,9 @@ _PLAIN_METHODS = frozenset(method.encode() for method in REPEATABLE)
 class Way:
     """Where a request goes. headers: all that the workspace gets of it, line by line, and the empty line.
     length: of the request's body, or CHUNKED. vary: a Vary line for the answer, or nothing.
-    offer: of a WebSocket handshake, its headers in place of the lines."""
+    offer: of a WebSocket handshake, all but its key; headers has the same, without the empty line.
+    switches: answers to it that were looked at: what stands before and behind Sec-WebSocket-Accept, and
+    the same of the client's 101."""
 
     workspace: Workspace
     host: str
@@ -58,6 +60,9 @@ class Way:
     length: int
     vary: bytes = b""
     offer: tuple[Header, ...] = ()
+    switches: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = field(
+        default_factory=dict, compare=False
+    )
 
     @property
     def key(self) -> tuple[str, int]:

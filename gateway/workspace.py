@@ -430,7 +430,9 @@ def _remember_handshake(
 ) -> None:
     remember = scope.get("extensions", {}).get(REMEMBER)
     if remember is not None:
-        way = Way(workspace, to.host, to.port, b"", 0, offer=tuple(without_key(offer)))
+        kept = tuple(without_key(offer))
+        lines = b"".join(b"%b: %b\r\n" % header for header in kept)
+        way = Way(workspace, to.host, to.port, lines, 0, offer=kept)
         remember(way, without_key(scope["headers"]))
 
 

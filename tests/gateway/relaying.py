@@ -61,9 +61,9 @@ class Relaying(Gateway):
             own_cookie_names=(), drop_authorization=False, extra=None, websocket=True,
         )  # fmt: skip
         if REMEMBER in scope["extensions"]:
-            way = Way(
-                self.workspace, "127.0.0.1", self.target, b"", 0, "", tuple(without_key(offer))
-            )
+            kept = tuple(without_key(offer))
+            lines = b"".join(b"%b: %b\r\n" % header for header in kept)
+            way = Way(self.workspace, "127.0.0.1", self.target, lines, 0, b"", kept)
             scope["extensions"][REMEMBER](way, without_key(scope["headers"]))
         session = self.admit(self.workspace)
         try:
