@@ -80,7 +80,10 @@ def upstream_headers(
     kept = (
         header
         for header in client
-        if header[0] not in dropped and not header[0].startswith(_FORWARDED)
+        if header[0] not in dropped
+        and not header[0].startswith(_FORWARDED)
+        # An address of ours may have a code in it; it tells the IDE nothing.
+        and not (header[0] == b"referer" and b"/_gateway/" in header[1])
     )
     out = [(b"host", host.encode("ascii")), *_without_own_cookies(kept, own_cookie_names)]
     # As a number is written: with zeros before it somebody could take it for octal.

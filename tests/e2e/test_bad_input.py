@@ -676,7 +676,8 @@ def test_nothing_of_ours_reaches_the_ide_or_the_log(place: Place) -> None:
     theirs = ("X-Own: theirs", "Authorization: token theirs", f"Origin: {mine.origin}")
     by_cookie = (f"Host: {mine.host}", f"Cookie: {jar}", *theirs)
     by_token = (*mine.by_token, f"Cookie: a=1; {home}; b=2", "X-Own: theirs")
-    for headers in (by_cookie, by_token):
+    # Each twice: what is asked again passes below the application.
+    for headers in (by_cookie, by_token, by_cookie, by_token):
         over_http = json.loads(place.ask("GET", "/echo?x=1", *headers, "X-IDE-Secret: guess").body)
         for seen in (over_http["headers"], headers_over_websocket(port, *headers)):
             named: dict[str, list[str]] = {}
@@ -696,7 +697,16 @@ def test_nothing_of_ours_reaches_the_ide_or_the_log(place: Place) -> None:
     place.ask(
         "GET", f"/echo?code={ours['code']}&token={mine.token}&key={place.key}", *mine.by_cookie
     )
-    place.ask("GET", place.code(mine.id)[0], f"Host: {mine.host}")
+    entered = place.code(mine.id)[0]
+    answer = place.ask("GET", entered, f"Host: {mine.host}")
+    # The page behind it is not told where its visitor came from; nor is the IDE by one that says it.
+    assert answer.status == 303
+    assert answer.header("referrer-policy") == "no-referrer"
+    came_from = f"Referer: {mine.origin}{entered}"
+    for _ in range(2):
+        told = place.ask("GET", "/echo", *mine.by_cookie, came_from).body.decode()
+        assert entered.partition("code=")[2] not in told
+        assert "_gateway" not in told
 
     pid = over_http["pid"]
     process = psutil.Process(pid)
