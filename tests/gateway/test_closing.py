@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,19 @@ def test_a_close_may_be_sent_on_the_wire(close: closing.Close) -> None:
 
 def test_only_a_gateway_that_will_be_back_calls_its_clients_back() -> None:
     assert {close.code for close in closing.TABLE if close.come_back} == {1001, 1012, 1013}
+
+
+def test_the_browsers_scripts_go_by_the_table() -> None:
+    """1005 and 1006 nobody sends. On the control channel, which ends here, 1011 is an error of the gateway's own."""
+    static = Path(__file__).parents[2] / "static"
+    listed = re.search(r"COME_BACK = new Set\(\[([\d, ]+)\]\)", (static / "control.js").read_text())
+    assert listed is not None
+    come_back = {int(code) for code in listed[1].split(",")} - {1005, 1006, 1011}
+    assert come_back == {close.code for close in closing.TABLE if close.come_back}
+    said = {
+        int(code)
+        for script in static.glob("*.js")
+        for code in re.findall(r"\b(4\d{3}): ", script.read_text())
+    }
+    assert said
+    assert said <= {close.code for close in closing.TABLE if not close.come_back}
