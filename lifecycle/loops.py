@@ -146,7 +146,7 @@ class Loops:
             elif machine.holds_files > machine.occupied:
                 await self._clear(machine)
         if self._evacuation is not None:
-            await self._evacuation.tick(machines)
+            await self._evacuation.tick(await self._fleet.machines())
 
     async def _work_queue(self) -> None:
         waiting = await self._store.queued()

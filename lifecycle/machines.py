@@ -91,12 +91,15 @@ class Machines:
             machines = await self._fleet.machines()
         await self._note(machines)
         if self._evacuation is not None:  # before anything is said of a machine that is gone by now
-            await self._evacuation.tick(machines)
+            # Read again: the pool took its time, and a notice may have come meanwhile.
+            await self._evacuation.tick(await self._fleet.machines())
         now = await self._store.now_ms()
         under_way = await self._store.list(status=(_W.QUEUED, _W.STARTING, _W.TERMINATING))
         starting = [w for w in under_way if w.status is _W.STARTING]
         needed = frozenset(
-            w.machine_id for w in under_way if w.machine_id and w.status is not _W.STARTING
+            w.machine_id
+            for w in under_way
+            if w.machine_id and w.status in (_W.QUEUED, _W.TERMINATING)
         )
         outlook = reconcile.Outlook(
             self._times.launch_timeout,
