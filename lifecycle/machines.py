@@ -274,7 +274,10 @@ class Machines:
     async def _holds_disks(self, machine: Machine) -> bool:
         """Whether anything is on its own disk, as far as anybody knows: volumes are taken from it."""
         files = await self._store.get_many(await self._fleet.files_on(machine.id))
-        return not self._actions.attaches or not files or any(not each.volume for each in files)
+        if not self._actions.attaches:
+            return True
+        # Nothing there: it was taken off since its record was read, or nobody has heard yet what there is.
+        return any(not each.volume for each in files) if files else machine.unheard
 
     def revive(self, machine: Machine) -> None:
         """Start a stopped machine on its disk; one that is still stopping is waited for."""
