@@ -18,6 +18,7 @@ from gateway.passing import Key, Way, Ways
 from gateway.relay import EARLY_LIMIT, switching_protocols
 from gateway.tunnel import Session
 from gateway.upgrade import Upstream, UpstreamError, accept_key, open_upstream
+from gateway.wire import wired
 from lifecycle.model import Workspace
 
 KIND = b"WEBSOCKET"
@@ -151,6 +152,7 @@ class Opening:
         below, answer = self._below, self._answer(upstream)
         transport, connections = below.transport, below.connections
         below.let_go()
+        transport = wired(transport)
         if not transport.is_closing():
             transport.write(answer)
         session.start(

@@ -30,6 +30,7 @@ from gateway.upgrade import (
     UpstreamUnreachable,
     open_upstream,
 )
+from gateway.wire import wired
 
 __all__ = [
     "EXTENSION",
@@ -184,6 +185,7 @@ def hand_over(
         upstream.abort()
         raise
     transport, early = protocol.release()
+    transport = wired(transport)
     if not transport.is_closing():
         transport.write(answer)
     session.start(

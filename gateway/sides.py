@@ -9,21 +9,30 @@ import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway.frames import FrameScanner
+from gateway.wire import Scanner, SideBase
 
 if TYPE_CHECKING:
     from gateway.tunnel import Session
 
 
-class Side(asyncio.Protocol):
-    """One of a session's two connections: what comes in here goes out on the `other` transport."""
+class Side(SideBase, asyncio.Protocol):
+    """One of a session's two connections: what comes in here goes out on the `other` transport.
 
-    __slots__ = ("divert", "other", "scanner", "session", "transport")
+    A Wire does what data_received() says without calling it, while `divert` is None.
+    """
+
+    __slots__ = ()
+
+    session: Session
+    scanner: Scanner
+    transport: asyncio.Transport
+    other: asyncio.Transport
+    divert: Callable[[bytes], None] | None
 
     def __init__(
         self,
         session: Session,
-        scanner: FrameScanner,
+        scanner: Scanner,
         transport: asyncio.Transport,
         other: asyncio.Transport,
     ) -> None:
@@ -31,7 +40,7 @@ class Side(asyncio.Protocol):
         self.scanner = scanner
         self.transport = transport
         self.other = other
-        self.divert: Callable[[bytes], None] | None = None
+        self.divert = None
         """Takes what comes in while it is not to be copied as it is."""
 
     def data_received(self, data: bytes) -> None:

@@ -15,22 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable
 from typing import Any
 
 from gateway import closing
 from gateway.farewell import Farewell
-from gateway.frames import (
-    ClientScanner,
-    FrameScanner,
-    PongFilter,
-    close_frame,
-    may_be_sent,
-    ping_frame,
-)
-from gateway.rhythm import APART
+from gateway.frames import PongFilter, close_frame, may_be_sent, ping_frame
 from gateway.sides import ClientSide, UpstreamSide, waiting
+from gateway.wire import Scanner, scanner_of_client, wired
 
 HIGH_WATER = 65536
 """Bytes waiting to be written to one side above which the other side is not read."""
@@ -96,8 +88,8 @@ class Session:
         """When the gateway's ping that is still unanswered was asked for; 0 if there is none."""
         self.code = 0
         """The close code it ends with; 0 while it is open."""
-        self.up = ClientScanner(time.monotonic, APART)
-        self.down = FrameScanner()
+        self.up = scanner_of_client()
+        self.down = Scanner()
         self._client: ClientSide | None = None
         self._upstream: UpstreamSide | None = None
         self._farewell: Farewell | None = None
@@ -148,6 +140,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._connections = connections
+        upstream = wired(upstream)
         self._client = ClientSide(self, self.up, client, upstream)
         self._upstream = UpstreamSide(self, self.down, upstream, client)
         connections.add(self)
@@ -194,7 +187,7 @@ class Session:
         self._upstream.divert = self._ping_at_boundary
         self._ping_at_boundary(b"")
 
-    def close_passed(self, scanner: FrameScanner) -> None:
+    def close_passed(self, scanner: Scanner) -> None:
         """A Close frame went through `scanner`; with one in each direction it is all said."""
         if not self.code:
             self.code = scanner.close_code

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,6 +24,22 @@ from gateway.frames import (
     ping_frame,
     unmask,
 )
+from gateway.wire import IS_COMPILED, Scanner
+
+client_scanner: Callable[..., Any]
+scanner_of: Callable[[], Any]
+
+
+@pytest.fixture(scope="module", params=["Python", "compiled"], autouse=True)
+def kinds(request: pytest.FixtureRequest) -> None:
+    """Both scanners are to say the same."""
+    global client_scanner, scanner_of
+    if request.param == "Python":
+        client_scanner, scanner_of = ClientScanner, FrameScanner
+    elif IS_COMPILED:
+        client_scanner = scanner_of = Scanner
+    else:
+        pytest.skip("the relay is not compiled here")
 
 PING = b"gateway!"
 
@@ -65,7 +83,7 @@ def boundaries(frames: list[bytes]) -> set[int]:
 @given(frames=STREAMS, mask=st.booleans(), cuts=CUTS)
 def test_counts_and_boundaries(frames: list[Frame], mask: bool, cuts: list[int]) -> None:
     wire = [frame.serialize(mask=mask) for frame in frames]
-    ends, scanner, at = boundaries(wire), ClientScanner(lambda: 0.0, 0.1), 0
+    ends, scanner, at = boundaries(wire), client_scanner(lambda: 0.0, 0.1), 0
     for piece in split(b"".join(wire), cuts):
         assert scanner.feed(piece) == 0
         at += len(piece)
@@ -75,9 +93,23 @@ def test_counts_and_boundaries(frames: list[Frame], mask: bool, cuts: list[int])
     assert scanner.bytes == sum(map(len, wire))
 
 
+@given(stream=st.binary(max_size=400), cuts=CUTS)
+def test_both_scanners_are_at_one_on_anything(stream: bytes, cuts: list[int]) -> None:
+    ours, reference, now = scanner_of(), FrameScanner(), 0.0
+    theirs, client = client_scanner(lambda: now, 2.0), ClientScanner(lambda: now, 2.0)
+    for piece in split(stream, cuts):
+        now += 1
+        assert ours.feed(piece) == reference.feed(piece) == theirs.feed(piece) == client.feed(piece)
+        assert ours.walked == reference.walked == theirs.walked
+        assert theirs.moments == client.moments
+    again = scanner_of()
+    again.walk_on(reference.walked)
+    assert again.walked == reference.walked
+
+
 def test_moments_are_data_frames_apart_from_those_before() -> None:
     now = 100.0
-    scanner = ClientScanner(lambda: now, 0.1)
+    scanner = client_scanner(lambda: now, 0.1)
     key, ping = Frame(Opcode.BINARY, b"a").serialize(mask=True), ping_frame(b"", mask=b"1234")
 
     def moments(at: float, data: bytes) -> int:
@@ -100,7 +132,7 @@ def test_a_close_frame_is_remembered_with_its_code(
     frames: list[Frame], close: Frame, mask: bool, cuts: list[int]
 ) -> None:
     wire = b"".join(frame.serialize(mask=mask) for frame in [*frames, close])
-    scanner = FrameScanner()
+    scanner = scanner_of()
     for piece in split(wire, cuts):
         scanner.feed(piece)
     expected = int.from_bytes(close.data[:2], "big") if close.data else NO_STATUS
@@ -119,7 +151,7 @@ def test_which_codes_may_be_sent() -> None:
 
 
 def test_a_close_frame_with_code_0_is_one() -> None:
-    scanner = FrameScanner()
+    scanner = scanner_of()
     assert scanner.feed(b"\x88\x82\x01\x02\x03\x04\x01\x02") == NO_STATUS
     assert scanner.at_boundary
 
@@ -131,7 +163,7 @@ def test_feed_frame_stops_at_the_first_boundary(
     wire = [frame.serialize(mask=mask) for frame in frames]
     stream = b"".join(wire)
     start %= len(stream)
-    scanner = FrameScanner()
+    scanner = scanner_of()
     scanner.feed(stream[:start])
     end = min(end for end in boundaries(wire) if end > start)
     at = start
@@ -156,7 +188,7 @@ def test_one_pong_is_taken_and_all_else_passes(
     rest = b"".join(frame.serialize(mask=True) for frame in after)
     early = b"".join(wire)
     sent_at %= len(early) + 1  # the ping goes out anywhere in what comes before its pong
-    scanner = FrameScanner()
+    scanner = scanner_of()
     scanner.feed(early[:sent_at])
     filtered = PongFilter(scanner, PING)
     passed = early[:sent_at]
@@ -169,7 +201,7 @@ def test_one_pong_is_taken_and_all_else_passes(
 
 
 def test_a_pong_that_never_comes_holds_nothing_else_back() -> None:
-    scanner = FrameScanner()
+    scanner = scanner_of()
     filtered = PongFilter(scanner, PING)
     frame = Frame(Opcode.PONG, b"gateway?").serialize(mask=True)
     assert filtered.feed(frame[:13]) == b""  # the last byte decides
@@ -181,14 +213,14 @@ def test_malformed_frames_are_only_skipped() -> None:
     reserved = b"\x8b\x02ab"
     long_ping = b"\x89\x7e\x01\x00" + bytes(256)
     long_close = b"\x88\x7e\x01\x00" + bytes(256)
-    scanner = FrameScanner()
+    scanner = scanner_of()
     scanner.feed(reserved + long_ping + long_close)
     assert scanner.at_boundary
     assert (scanner.control_frames, scanner.close_code) == (3, NO_STATUS)
 
 
 def test_the_first_close_counts() -> None:
-    scanner = FrameScanner()
+    scanner = scanner_of()
     scanner.feed(close_frame(4410) + close_frame(1000))
     assert scanner.close_code == 4410
 
