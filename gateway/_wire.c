@@ -6,22 +6,28 @@
             other Wire here; everything else is its method data_received()
    Scanner  walks from frame header to frame header (RFC 6455, section 5.2); frames.py has it in Python
 
+   accept() and connect() are the ways into it: fewer system calls than through the event loop.
+
    All of it runs in the thread of the event loop, with its lock held. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { READ_MAX = 64 * 1024, EVENTS = 128, HEAD_MAX = 16, NO_STATUS = 1005 };
+enum { READ_MAX = 64 * 1024, EVENTS = 128, PIECES = 8, HEAD_MAX = 16, NO_STATUS = 1005 };
 
 /* Scanner */
 
@@ -447,6 +453,7 @@ static void wire_writable(Wire *self)
             return;
         }
         self->connecting = false;
+        self->reading = true;
         call(self, str_connection_made, (PyObject *)self);
         if (self->lost)
             return;
@@ -654,9 +661,22 @@ static int wire_init(Wire *self, PyObject *args, PyObject *kwargs)
     self->high = 65536;
     self->low = 16384;
     self->connecting = connecting;
-    if (connecting)
-        watch(self);
     return 0;
+}
+
+/* Its protocol is told when it is connected: at once, where the peer is on this machine. */
+static PyObject *wire_begin(Wire *self, PyObject *unused)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    if (self->connecting && !getpeername(self->fd, (struct sockaddr *)&peer, &size)) {
+        self->connecting = false;
+        self->reading = true;
+        call(self, str_connection_made, (PyObject *)self);
+    }
+    if (!self->lost)
+        watch(self);
+    Py_RETURN_NONE;
 }
 
 /* Its place is given back: whatever happens, only once. */
@@ -696,6 +716,46 @@ static PyObject *wire_write(Wire *self, PyObject *data)
         return NULL;
     wire_send(self, view.buf, (size_t)view.len);
     PyBuffer_Release(&view);
+    Py_RETURN_NONE;
+}
+
+/* Head and body as one system call where they can be. */
+static PyObject *wire_writelines(Wire *self, PyObject *pieces)
+{
+    PyObject *list = PySequence_Fast(pieces, "writelines() takes a sequence of bytes");
+    if (!list)
+        return NULL;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(list), at = 0;
+    PyObject **items = PySequence_Fast_ITEMS(list);
+    struct iovec vector[PIECES];
+    size_t total = 0;
+    ssize_t sent = 0;
+    if (count && count <= PIECES && !self->out_size && !self->connecting && !self->closing) {
+        for (; at < count && PyBytes_Check(items[at]); at++) {
+            vector[at].iov_base = PyBytes_AS_STRING(items[at]);
+            total += vector[at].iov_len = (size_t)PyBytes_GET_SIZE(items[at]);
+        }
+        if (at == count && total) {
+            struct msghdr message = {.msg_iov = vector, .msg_iovlen = (size_t)count};
+            sent = sendmsg(self->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+                wire_break(self, take_errno(errno));
+            if (sent < 0)
+                sent = 0;
+        }
+    }
+    for (at = 0; at < count; at++) {
+        Py_buffer view;
+        if (PyObject_GetBuffer(items[at], &view, PyBUF_SIMPLE) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        if (sent < view.len)
+            wire_send(self, (uint8_t *)view.buf + sent, (size_t)(view.len - sent));
+        sent = sent > view.len ? sent - view.len : 0;
+        PyBuffer_Release(&view);
+    }
+    Py_DECREF(list);
     Py_RETURN_NONE;
 }
 
@@ -782,6 +842,41 @@ static PyObject *wire_fileno(Wire *self, PyObject *unused)
     return PyLong_FromLong(self->fd);
 }
 
+/* As the socket module has it: (host, port), with two numbers more for IPv6. */
+static PyObject *address(const struct sockaddr_storage *found)
+{
+    char host[INET6_ADDRSTRLEN];
+    if (found->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)found;
+        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
+        return Py_BuildValue("si", host, ntohs(in->sin_port));
+    }
+    if (found->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)found;
+        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
+        return Py_BuildValue("siII", host, ntohs(in->sin6_port), ntohl(in->sin6_flowinfo), in->sin6_scope_id);
+    }
+    return PyUnicode_FromString("");
+}
+
+static PyObject *wire_getpeername(Wire *self, PyObject *unused)
+{
+    struct sockaddr_storage found = {0};
+    socklen_t size = sizeof found;
+    if (getpeername(self->fd, (struct sockaddr *)&found, &size) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return address(&found);
+}
+
+static PyObject *wire_getsockname(Wire *self, PyObject *unused)
+{
+    struct sockaddr_storage found = {0};
+    socklen_t size = sizeof found;
+    if (getsockname(self->fd, (struct sockaddr *)&found, &size) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return address(&found);
+}
+
 static PyObject *wire_get_extra_info(Wire *self, PyObject *args)
 {
     const char *name;
@@ -815,6 +910,9 @@ static void wire_dealloc(Wire *self)
 
 static PyMethodDef wire_methods[] = {
     {"write", (PyCFunction)wire_write, METH_O, NULL},
+    {"writelines", (PyCFunction)wire_writelines, METH_O, NULL},
+    {"getpeername", (PyCFunction)wire_getpeername, METH_NOARGS, NULL},
+    {"getsockname", (PyCFunction)wire_getsockname, METH_NOARGS, NULL},
     {"close", (PyCFunction)wire_close, METH_NOARGS, NULL},
     {"abort", (PyCFunction)wire_abort, METH_NOARGS, NULL},
     {"is_closing", (PyCFunction)wire_is_closing, METH_NOARGS, NULL},
@@ -827,6 +925,7 @@ static PyMethodDef wire_methods[] = {
     {"set_protocol", (PyCFunction)wire_set_protocol, METH_O, NULL},
     {"get_extra_info", (PyCFunction)wire_get_extra_info, METH_VARARGS, NULL},
     {"fileno", (PyCFunction)wire_fileno, METH_NOARGS, NULL},
+    {"begin", (PyCFunction)wire_begin, METH_NOARGS, NULL},
     {"_lost", (PyCFunction)wire_lost, METH_O, NULL},
     {NULL},
 };
@@ -890,7 +989,71 @@ static PyTypeObject SideType = {
     .tp_members = side_members,
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "gateway._wire", .m_size = -1};
+/* Ways in */
+
+static PyObject *wire_accept(PyObject *module, PyObject *listening)
+{
+    long from = PyLong_AsLong(listening);
+    if (from < 0)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no descriptor");
+    int fd = accept4((int)from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0)
+        return PyLong_FromLong(fd);
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ECONNABORTED)
+        Py_RETURN_NONE;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *wire_connect(PyObject *module, PyObject *args)
+{
+    const char *host;
+    int port;
+    PyObject *options;
+    struct sockaddr_storage to = {0};
+    socklen_t size;
+    if (!PyArg_ParseTuple(args, "siO!", &host, &port, &PyTuple_Type, &options))
+        return NULL;
+    struct sockaddr_in *four = (struct sockaddr_in *)&to;
+    struct sockaddr_in6 *six = (struct sockaddr_in6 *)&to;
+    if (inet_pton(AF_INET, host, &four->sin_addr) == 1) {
+        four->sin_family = AF_INET;
+        four->sin_port = htons((uint16_t)port);
+        size = sizeof *four;
+    } else if (inet_pton(AF_INET6, host, &six->sin6_addr) == 1) {
+        six->sin6_family = AF_INET6;
+        six->sin6_port = htons((uint16_t)port);
+        size = sizeof *six;
+    } else
+        Py_RETURN_NONE; /* a name, to be looked up */
+    int fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
+    if (fd < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(options); i++) {
+        int level, option, value;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(options, i), "iii", &level, &option, &value)) {
+            close(fd);
+            return NULL;
+        }
+        setsockopt(fd, level, option, &value, sizeof value);
+    }
+    if (connect(fd, (struct sockaddr *)&to, size) < 0 && errno != EINPROGRESS) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        close(fd);
+        return NULL;
+    }
+    return PyLong_FromLong(fd);
+}
+
+static PyMethodDef functions[] = {
+    {"accept", (PyCFunction)wire_accept, METH_O, "A connection that waits at this listening descriptor, or None."},
+    {"connect", (PyCFunction)wire_connect, METH_VARARGS,
+     "(host, port, options of the socket) -> a descriptor that connects; None if host is a name."},
+    {NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, .m_name = "gateway._wire", .m_size = -1, .m_methods = functions};
 
 PyMODINIT_FUNC PyInit__wire(void)
 {

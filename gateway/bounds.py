@@ -123,18 +123,29 @@ def is_near_address(address: str) -> bool:
         return True
 
 
+@lru_cache(16)
+def death_options(timeout: float) -> tuple[tuple[int, int, int], ...]:
+    """Options of a socket, (level, option, value), that let the kernel end a connection once its peer has answered
+    nothing for so many seconds: probed when idle, and with bytes on their way that nobody takes in. 0: none."""
+    if not timeout:
+        return ()
+    idle, probes = max(1, int(timeout / 2)), 3
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in (
+        ("TCP_KEEPIDLE", idle),
+        ("TCP_KEEPINTVL", max(1, idle // probes)),
+        ("TCP_KEEPCNT", probes),
+        ("TCP_USER_TIMEOUT", int(timeout * 1000)),
+    ):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return tuple(options)
+
+
 def mind_death(sock: socket.socket, timeout: float) -> None:
-    """Let the kernel end its connections once their peer has answered nothing for so many seconds: probed when
-    idle, and with bytes on their way that nobody takes in. A listening socket hands it on to what it accepts."""
-    idle = max(1, int(timeout / 2))
-    probes = 3
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // probes))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
+    """Set them. A listening socket hands them on to what it accepts."""
+    for option in death_options(timeout):
+        sock.setsockopt(*option)
 
 
 def mind_peer(transport: asyncio.BaseTransport, timeout: float) -> None:

@@ -106,7 +106,8 @@ class Heartbeats:
         self._pending = _Pending()
         self._number = 0
         self._told = False
-        self.flushed_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()  # asking for it costs a system call, on some Pythons
+        self.flushed_at = self._loop.time()
         """Loop time of the last flush that Redis took."""
 
     def __len__(self) -> int:
@@ -124,7 +125,7 @@ class Heartbeats:
             workspace=workspace, user=user, id=f"{self.gateway}-{self._number}", epoch=epoch,
             stall_timeout=self._stall_timeout,
         )  # fmt: skip
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         self._sessions[session] = _Seen(now, now)
         self._by_workspace.setdefault(workspace, {})[session.id] = session
         self._by_user[user] += 1
@@ -142,7 +143,7 @@ class Heartbeats:
         seen = self._sessions.pop(session, None)
         if seen is None:
             return
-        self._metrics.relayed(*self._look(session, seen, asyncio.get_running_loop().time()))
+        self._metrics.relayed(*self._look(session, seen, self._loop.time()))
         of_workspace = self._by_workspace[session.workspace]
         del of_workspace[session.id]
         if not of_workspace:
@@ -161,7 +162,7 @@ class Heartbeats:
     def saw(self, workspace: str, kind: str, source: str, at: float | None = None) -> None:
         """A sign of a person in that workspace. kind: of signal, "input" or "frames". source: what it was
         seen of, in a few words. at: loop time; now unless given."""
-        sighting = (asyncio.get_running_loop().time() if at is None else at, source)
+        sighting = (self._loop.time() if at is None else at, source)
         _newest(self._pending.active.setdefault(workspace, {}), kind, sighting)
         if workspace in self._by_workspace:
             _newest(self._active.setdefault(workspace, {}), kind, sighting)
@@ -189,7 +190,7 @@ class Heartbeats:
 
     async def run(self) -> None:
         """Look and flush each second, for ever."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         while True:
             started = loop.time()
             for some in self._slices():
@@ -241,7 +242,7 @@ class Heartbeats:
 
     async def flush(self) -> None:
         """Tell Redis what it has not been told. While it is away, keep it."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         told, self._pending = self._pending, _Pending(connections=False)
         now = loop.time()
         seen = Flush(

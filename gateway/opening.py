@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from gateway import closing
+from gateway.bounds import death_options, mind_peer
 from gateway.headers import Header
 from gateway.heartbeats import TooManySessions
 from gateway.passing import Key, Way, Ways
 from gateway.relay import EARLY_LIMIT, switching_protocols
 from gateway.tunnel import Session
-from gateway.upgrade import Upstream, UpstreamError, accept_key, open_upstream
-from gateway.wire import wired
+from gateway.upgrade import UpstreamInvalid, accept_key, switched
+from gateway.wire import connect, wired
 from lifecycle.model import Workspace
 
 KIND = b"WEBSOCKET"
@@ -26,6 +27,8 @@ KIND = b"WEBSOCKET"
 
 _NAMES = (b"Sec-WebSocket-Key: ", b"sec-websocket-key: ")
 _LINE_FEED = 10
+TIMEOUT = 10.0  # seconds for connecting and the answer's head
+HEAD_LIMIT = 65536  # bytes of that
 SWITCHES_MAX = (
     4  # answers of one workspace that are kept: they differ where one has a date, or a cookie
 )
@@ -73,12 +76,12 @@ def without_key(said: list[Header]) -> list[Header]:
     return [header for header in said if header[0] != b"sec-websocket-key"]
 
 
-class Opening:
-    """One handshake that waits for the workspace's answer."""
+class Opening(asyncio.Protocol):
+    """One handshake that waits for the workspace's answer; the protocol of its connection there."""
 
     __slots__ = (
-        "_accept", "_below", "_early", "_ending", "_key", "_known", "_looked_at", "_request", "_session",
-        "_sessions", "_target", "_task", "_way", "_ways",
+        "_accept", "_below", "_deadline", "_early", "_ending", "_key", "_received", "_request", "_session",
+        "_sessions", "_target", "_task", "_upstream", "_way", "_ways",
     )  # fmt: skip
 
     def __init__(
@@ -86,10 +89,10 @@ class Opening:
     ) -> None:
         self._ways, self._sessions, self._below, self._way = ways, sessions, below, way
         self._target, self._key, self._accept = target, key, accept_key(key)
-        self._known: tuple[bytes, bytes] | None = None
-        self._looked_at = (b"", b"")
-        self._request = self._early = b""
-        self._session: Session | None = None
+        self._request = self._early = self._received = b""
+        self._session: Session | None = None  # until it is handed over, or has failed
+        self._upstream: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending = False
 
@@ -101,67 +104,118 @@ class Opening:
         except TooManySessions:
             self._below.look_again(request + early)
             return
-        self._task = self._ways.loop.create_task(self._open(self._session))
-        self._ways.tasks.add(self._task)
-        self._task.add_done_callback(self._ways.tasks.discard)
-
-    async def _open(self, session: Session) -> None:
-        way, upstream, target, key = self._way, None, self._target, self._key
-        offer = [*way.offer, (b"sec-websocket-key", key)]
-        request = b"GET %b HTTP/1.1\r\n%bsec-websocket-key: %b\r\n\r\n" % (target, way.headers, key)
+        self._deadline = self._ways.loop.call_later(TIMEOUT, self._fail)
+        way, options = self._way, death_options(self._ways.upstreams.peer_timeout)
         try:
-            upstream = await open_upstream(
-                way.host,
-                way.port,
-                target,
-                offer,
-                peer_timeout=self._ways.upstreams.peer_timeout,
-                request=request,
-                is_known=self._is_known,
-            )
-        except UpstreamError:
-            pass
-        finally:
-            if upstream is None:
-                self._sessions.ended(session, 0)
-        if upstream is None:
-            self._below.look_again(self._request + self._early)
+            self._upstream = connect(self._ways.loop, way.host, way.port, self, options)
+        except OSError:
+            self._fail()
+            return
+        if self._upstream is None:
+            self._task = self._ways.loop.create_task(self._connect())
+            self._ways.tasks.add(self._task)
+            self._task.add_done_callback(self._ways.tasks.discard)
+
+    async def _connect(self) -> None:
+        """Where that takes the event loop: a name to look up."""
+        way, peer_timeout = self._way, self._ways.upstreams.peer_timeout
+        try:
+            transport, _ = await self._ways.loop.create_connection(lambda: self, way.host, way.port)
+        except OSError:
+            self._fail()
+            return
+        if peer_timeout and not transport.is_closing():
+            mind_peer(transport, peer_timeout)
+
+    # The connection to the workspace
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        upstream = self._upstream = cast(asyncio.Transport, transport)
+        if self._session is None:
+            upstream.abort()
+            return
+        way = self._way
+        upstream.write(
+            b"GET %b HTTP/1.1\r\n%bsec-websocket-key: %b\r\n\r\n" % (self._target, way.headers, self._key)
+        )  # fmt: skip
+
+    def data_received(self, data: bytes) -> None:
+        session, upstream = self._session, self._upstream
+        if session is None or upstream is None:
+            return
+        if self._received:
+            data = self._received + data
+        end = data.find(b"\r\n\r\n")
+        if (len(data) if end < 0 else end) > HEAD_LIMIT:
+            self._fail()
+        elif end < 0:
+            self._received = data
         else:
-            self._hand_over(session, upstream)
+            try:
+                answer = self._answer(data[:end])
+            except UpstreamInvalid:
+                self._fail()
+                return
+            self._hand_over(session, upstream, answer, data[end + 4 :])
 
-    def _is_known(self, head: bytes) -> bool:
-        before, accept, behind = head.partition(self._accept)
-        if not accept:
-            return False
-        self._known = self._way.switches.get((before, behind))
-        self._looked_at = before, behind
-        return self._known is not None
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail()
 
-    def _answer(self, upstream: Upstream) -> bytes:
+    def _answer(self, head: bytes) -> bytes:
         """The client's 101; put together once for each of the workspace's that differs in more than its Accept."""
-        if self._known is not None:
-            return self._accept.join(self._known)
-        back = self._sessions.back(upstream.headers)
-        answer = switching_protocols(self._accept, upstream.headers, back)
-        before, _, behind = answer.partition(self._accept)
+        before, accept, behind = head.partition(self._accept)
+        known = self._way.switches.get((before, behind)) if accept else None
+        if known is not None:
+            return self._accept.join(known)
+        answered = switched(head, [*self._way.offer, (b"sec-websocket-key", self._key)])
+        answer = switching_protocols(self._accept, answered, self._sessions.back(answered))
         if len(self._way.switches) < SWITCHES_MAX:
-            self._way.switches[self._looked_at] = before, behind
+            ours, _, rest = answer.partition(self._accept)
+            self._way.switches[before, behind] = ours, rest
         return answer
 
-    def _hand_over(self, session: Session, upstream: Upstream) -> None:
-        below, answer = self._below, self._answer(upstream)
+    def _hand_over(
+        self, session: Session, upstream: asyncio.Transport, answer: bytes, leftover: bytes
+    ) -> None:
+        self._over()
+        below = self._below
         transport, connections = below.transport, below.connections
         below.let_go()
         transport = wired(transport)
         if not transport.is_closing():
             transport.write(answer)
         session.start(
-            transport, upstream.transport, connections, self._sessions.ended,
-            early_up=self._early, early_down=upstream.leftover,
+            transport, upstream, connections, self._sessions.ended, loop=self._ways.loop,
+            early_up=self._early, early_down=leftover,
         )  # fmt: skip
         self._sessions.opened(session)
         if self._ending:
             session.end(closing.RESTARTING)
+
+    def _over(self) -> bool:
+        """It is decided; whether it was not before."""
+        was, self._session = self._session, None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        return was is not None
+
+    def _give_up(self) -> bool:
+        """Whether there was anything to give up."""
+        session = self._session
+        if not self._over() or session is None:
+            return False
+        self._sessions.ended(session, 0)
+        if self._upstream is not None:
+            self._upstream.abort()
+        if self._task is not None:
+            self._task.cancel()
+        return True
+
+    def _fail(self) -> None:
+        """What went wrong, the application finds out, and says."""
+        if self._give_up():
+            self._below.look_again(self._request + self._early)
 
     # As of a Passing
 
@@ -174,8 +228,7 @@ class Opening:
         """Nothing is written to it yet."""
 
     def client_gone(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        self._give_up()
 
     def close_after(self) -> None:
         self._ending = True

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import structlog
 import uvicorn
 
+from gateway import accepting
 from gateway.settings import Settings
 
 FORCED = 130
@@ -70,7 +71,7 @@ class Boot:
         return cls(**{**data, "settings": Settings.model_validate(data["settings"])})
 
 
-class Server(uvicorn.Server):
+class Server(accepting.Server):
     """uvicorn's server without signals of its own: the order of the end is ours."""
 
     def __init__(self, config: uvicorn.Config) -> None:

@@ -131,13 +131,14 @@ class Session:
         *,
         early_up: bytes,
         early_down: bytes,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Take both transports over. `connections`: uvicorn's, told when it shuts down.
 
         `on_end(session, code)` is called once, when the client's connection is gone.
         `early_up`, `early_down`: what was read from client and workspace already.
         """
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
         self._on_end = on_end
         self._connections = connections
         upstream = wired(upstream)

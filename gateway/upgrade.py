@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import cast
@@ -82,17 +82,14 @@ async def open_upstream(
     timeout: float = 10.0,
     peer_timeout: float = 0,
     head_limit: int = 65536,
-    request: bytes = b"",
-    is_known: Callable[[bytes], bool] | None = None,
 ) -> Upstream:
     """Send the upgrade request and wait for its 101.
 
     `target`: path and query as the client sent them. `headers`: complete, with the client's
     Sec-WebSocket-*, Host, Connection and Upgrade. `timeout`: seconds for all of it. `peer_timeout`: seconds (bounds.py).
-    `request`: the same, put together already. `is_known`: whether the head of an answer was looked at before, but
-    for the one line that answers the key, and is right; its headers are left out then. Raises UpstreamError as listed above, ValueError for a request that must not be sent.
+    Raises UpstreamError as listed above, ValueError for a request that must not be sent.
     """
-    request = request or _request(target, headers)
+    request = _request(target, headers)
     answer = _Answer(head_limit)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
@@ -104,8 +101,6 @@ async def open_upstream(
                 mind_peer(transport, peer_timeout)
             transport.write(request)
             head, leftover = await answer.head
-        if is_known is not None and is_known(head):
-            return Upstream(transport, [], leftover)
         status, answered = _parse_head(head)
         if status != 101:
             body = await answer.body(head, leftover, deadline)
@@ -121,6 +116,15 @@ async def open_upstream(
             raise UpstreamInvalid(f"{where}: {error}") from None
         raise
     return Upstream(transport, answered, leftover)
+
+
+def switched(head: bytes, offer: Headers) -> Headers:
+    """Headers of the 101 with this head, if it is one and answers this offer. Raises UpstreamInvalid."""
+    status, answered = _parse_head(head)
+    if status != 101:
+        raise UpstreamInvalid(f"answered the upgrade with {status}")
+    _check_switch(offer, answered)
+    return answered
 
 
 def _request(target: bytes, headers: Headers) -> bytes:

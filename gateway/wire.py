@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 from gateway.frames import ClientScanner, FrameScanner, Walking
 from gateway.rhythm import APART
 
+__all__ = ["IS_COMPILED", "Scanner", "SideBase", "accept", "connect", "scanner_of_client", "wire", "wired"]
+
 _wire: Any = None
 if not os.environ.get("IDE_GATEWAY_PURE"):
     try:
@@ -47,18 +49,46 @@ else:
         return Scanner(apart=APART)
 
 
+def accept(listening: int) -> int | None:
+    """Descriptor of a connection that waits there, not blocking. Raises OSError; only where it is compiled."""
+    found: int | None = _wire.accept(listening)
+    return found
+
+
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
 
-def wire(fd: int, protocol: Any, *, connecting: bool = False) -> asyncio.Transport:
+def wire(
+    loop: asyncio.AbstractEventLoop, fd: int, protocol: Any, *, connecting: bool = False
+) -> asyncio.Transport:
     """A transport for a socket that is not blocking, its descriptor now the transport's; nothing is read yet.
-    connecting: it tells the protocol when it is connected."""
-    loop = asyncio.get_running_loop()
+    connecting: begin() is to be called."""
     hub = _hubs.get(loop)
     if hub is None:
         hub = _hubs[loop] = _wire.Hub()
-    made = _wire.Wire(loop, hub, fd, protocol, connecting)
+    try:
+        made = _wire.Wire(loop, hub, fd, protocol, connecting)
+    except BaseException:
+        os.close(fd)
+        raise
     return cast(asyncio.Transport, made)
+
+
+def connect(
+    loop: asyncio.AbstractEventLoop,
+    host: str,
+    port: int,
+    protocol: asyncio.Protocol,
+    options: tuple[tuple[int, int, int], ...] = (),
+) -> asyncio.Transport | None:
+    """Begin to connect; None where a name is to be looked up first, or nothing is compiled. The protocol is told
+    how it went, maybe before this returns, and reading has begun then. options: of the socket, (level, option, value). Raises OSError."""
+    fd = _wire.connect(host, port, options) if IS_COMPILED else None
+    if fd is None:
+        return None
+    made = wire(loop, fd, protocol, connecting=True)
+    cast(Any, made).begin()
+    return made
 
 
 def wired(transport: asyncio.Transport) -> asyncio.Transport:
@@ -73,12 +103,7 @@ def wired(transport: asyncio.Transport) -> asyncio.Transport:
     ):
         return transport
     transport.pause_reading()
-    fd = os.dup(transport.get_extra_info("socket").fileno())
-    try:
-        made = wire(fd, None)
-    except BaseException:
-        os.close(fd)
-        raise
+    made = wire(asyncio.get_running_loop(), os.dup(transport.get_extra_info("socket").fileno()), None)
     transport.set_protocol(asyncio.Protocol())
     transport.abort()  # its own descriptor; the connection goes on with ours
     return made

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
 
-from gateway import auth, pages
+from gateway import accepting, auth, pages
 from gateway.admission import Admission
 from gateway.control import Control
 from gateway.front import Front
@@ -218,7 +218,7 @@ async def serving(settings: uvicorn.Config) -> AsyncIterator[tuple[uvicorn.Serve
     """As the gateway runs it, in this loop, on a free port."""
     assert settings.http is GatewayHttpProtocol
     settings.load()
-    server = uvicorn.Server(settings)
+    server = accepting.Server(settings)
     # serve() without its signal handlers and its tick of 0.1 s
     server.lifespan = settings.lifespan_class(settings)
     sock = socket.socket()
@@ -228,7 +228,7 @@ async def serving(settings: uvicorn.Config) -> AsyncIterator[tuple[uvicorn.Serve
         yield server, sock.getsockname()[1]
     finally:
         # shutdown() without its tick of 0.1 s
-        for one in server.servers:
+        for one in (*server.servers, sock):
             one.close()
         for connection in list(server.server_state.connections):
             connection.transport.abort()  # type: ignore[union-attr]
