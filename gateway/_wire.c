@@ -243,6 +243,7 @@ typedef struct {
     Py_ssize_t wires;
     PyObject *loop;  /* NULL while there is no wire */
     PyObject *ended; /* wires that left during a turn: its events may still name them */
+    PyObject *losses; /* and those of them whose protocols are to be told at its end: wire, error, wire, ... */
     uint8_t *buffer;
 } Hub;
 
@@ -365,8 +366,16 @@ static void wire_break(Wire *self, PyObject *error)
     self->closing = self->lost = true;
     drop_out(self);
     unwatch(self);
+    Hub *hub = self->hub;
+    if (hub->in_turn && !PyList_Append(hub->losses, (PyObject *)self)) {
+        if (PyList_Append(hub->losses, error ? error : Py_None) < 0)
+            PyErr_WriteUnraisable((PyObject *)self);
+        Py_XDECREF(error);
+        Py_DECREF(self);
+        return;
+    }
     PyObject *lost = PyObject_GetAttr((PyObject *)self, str_lost);
-    PyObject *soon = lost ? PyObject_CallMethodObjArgs(self->hub->loop, str_call_soon, lost, error ? error : Py_None, NULL) : NULL;
+    PyObject *soon = lost ? PyObject_CallMethodObjArgs(hub->loop, str_call_soon, lost, error ? error : Py_None, NULL) : NULL;
     if (!soon)
         PyErr_WriteUnraisable((PyObject *)self);
     Py_XDECREF(soon);
@@ -375,19 +384,27 @@ static void wire_break(Wire *self, PyObject *error)
     Py_DECREF(self);
 }
 
-static void wire_failed(Wire *self, const char *where)
+/* error: borrowed. */
+static void say_failed(Hub *hub, Wire *self, const char *where, PyObject *error)
 {
-    PyObject *error = take_exception();
     PyObject *context = Py_BuildValue(
         "{s:N,s:O,s:O,s:O}", "message", PyUnicode_FromFormat("Fatal error: protocol.%s() call failed.", where),
         "exception", error, "transport", self, "protocol", self->protocol ? self->protocol : Py_None);
     PyObject *done = NULL;
-    if (context && self->hub->loop)
-        done = PyObject_CallMethodOneArg(self->hub->loop, str_call_exception_handler, context);
+    if (context && hub->loop)
+        done = PyObject_CallMethodOneArg(hub->loop, str_call_exception_handler, context);
+    else if (context)
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
     if (!done)
         PyErr_WriteUnraisable((PyObject *)self);
     Py_XDECREF(done);
     Py_XDECREF(context);
+}
+
+static void wire_failed(Wire *self, const char *where)
+{
+    PyObject *error = take_exception();
+    say_failed(self->hub, self, where, error);
     wire_break(self, error);
 }
 
@@ -524,6 +541,15 @@ static void wire_readable(Wire *self)
     Py_XDECREF(data);
 }
 
+static void lost_failed(Hub *self, Wire *wire)
+{
+    PyObject *error = take_exception();
+    say_failed(self, wire, "connection_lost", error);
+    Py_DECREF(error);
+}
+
+static PyObject *wire_lost(Wire *self, PyObject *error);
+
 static PyObject *hub_turn(Hub *self, PyObject *unused)
 {
     struct epoll_event events[EVENTS];
@@ -543,6 +569,22 @@ static PyObject *hub_turn(Hub *self, PyObject *unused)
         Py_DECREF(wire);
     }
     self->in_turn = false;
+    while (PyList_GET_SIZE(self->losses) > 1) {
+        PyObject *losses = self->losses;
+        self->losses = PyList_New(0);
+        if (!self->losses) {
+            self->losses = losses;
+            break;
+        }
+        for (Py_ssize_t i = 0; i + 1 < PyList_GET_SIZE(losses); i += 2) {
+            Wire *wire = (Wire *)PyList_GET_ITEM(losses, i);
+            PyObject *done = wire_lost(wire, PyList_GET_ITEM(losses, i + 1));
+            if (!done)
+                lost_failed(self, wire);
+            Py_XDECREF(done);
+        }
+        Py_DECREF(losses);
+    }
     if (PyList_GET_SIZE(self->ended) && PyList_SetSlice(self->ended, 0, PY_SSIZE_T_MAX, NULL) < 0)
         PyErr_Clear();
     Py_DECREF(self);
@@ -553,7 +595,8 @@ static int hub_init(Hub *self, PyObject *args, PyObject *kwargs)
 {
     self->epoll = -1;
     self->ended = PyList_New(0);
-    return self->ended ? 0 : -1;
+    self->losses = PyList_New(0);
+    return self->ended && self->losses ? 0 : -1;
 }
 
 /* One wire more: the first one opens the hub. */
@@ -618,6 +661,7 @@ static void hub_dealloc(Hub *self)
         close(self->epoll);
     PyMem_Free(self->buffer);
     Py_XDECREF(self->ended);
+    Py_XDECREF(self->losses);
     Py_XDECREF(self->loop);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }

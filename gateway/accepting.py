@@ -14,6 +14,9 @@ from typing import Any
 import structlog
 import uvicorn
 
+from gateway.bounds import bounds_of
+from gateway.passing import ways_of
+from gateway.threshold import House
 from gateway.wire import IS_COMPILED, accept, wire
 
 log = structlog.get_logger(__name__)
@@ -86,6 +89,8 @@ class Acceptor:
 class Server(uvicorn.Server):
     """uvicorn's, with such acceptors for the sockets it is given."""
 
+    _house: House | None = None
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if not sockets or not IS_COMPILED or self.config.ssl:
             await super().startup(sockets)
@@ -96,5 +101,16 @@ class Server(uvicorn.Server):
             config.http_protocol_class,  # type: ignore[arg-type]
             config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop,
         )  # fmt: skip
+        app = config.loaded_app
+        ways, bounds = ways_of(app), bounds_of(app)
+        if ways is not None and bounds is not None:
+            connections = self.server_state.connections
+            self._house = House(loop, ways, app.sessions, bounds, connections, make)
+            make = self._house.threshold
         acceptors: list[Any] = [Acceptor(loop, sock, make, config.backlog) for sock in sockets]
         self.servers = acceptors
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self._house is not None:
+            self._house.close()

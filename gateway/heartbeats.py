@@ -104,9 +104,14 @@ class Heartbeats:
         self._by_user: Counter[str] = Counter()
         self._active: dict[str, Sightings] = {}  # of workspaces with open sessions: told again
         self._pending = _Pending()
+        self._moved_up = self._moved_down = (
+            0  # bytes of sessions that have ended since the last look
+        )
         self._number = 0
         self._told = False
-        self._loop = asyncio.get_running_loop()  # asking for it costs a system call, on some Pythons
+        self._loop = (
+            asyncio.get_running_loop()
+        )  # asking for it costs a system call, on some Pythons
         self.flushed_at = self._loop.time()
         """Loop time of the last flush that Redis took."""
 
@@ -143,7 +148,8 @@ class Heartbeats:
         seen = self._sessions.pop(session, None)
         if seen is None:
             return
-        self._metrics.relayed(*self._look(session, seen, self._loop.time()))
+        up, down = self._look(session, seen, self._loop.time(), is_last=True)
+        self._moved_up, self._moved_down = self._moved_up + up, self._moved_down + down
         of_workspace = self._by_workspace[session.workspace]
         del of_workspace[session.id]
         if not of_workspace:
@@ -207,7 +213,7 @@ class Heartbeats:
     def _slices(self) -> Iterator[list[Session]]:
         """All sessions, some at a time: between two slices what came in meanwhile is relayed."""
         every = list(self._sessions)
-        for start in range(0, len(every), SLICE):
+        for start in range(0, max(1, len(every)), SLICE):
             yield every[start : start + SLICE]
 
     def _look_at(self, sessions: list[Session], now: float) -> None:
@@ -220,15 +226,19 @@ class Heartbeats:
             up, down = up + more_up, down + more_down
             if now - seen.at >= self._ping_interval:
                 session.ping(now)
-        self._metrics.relayed(up, down)
+        self._metrics.relayed(up + self._moved_up, down + self._moved_down)
+        self._moved_up = self._moved_down = 0
 
-    def _look(self, session: Session, seen: _Seen, now: float) -> tuple[int, int]:
+    def _look(
+        self, session: Session, seen: _Seen, now: float, is_last: bool = False
+    ) -> tuple[int, int]:
         """What of it is new; returns how many bytes went up and down since the last look."""
         frames, data = session.frames_up, session.data_frames_up
         if frames != seen.frames:
             seen.frames, seen.at = frames, now
             self._pending.sessions[_member(session)] = now
-        if data != seen.data_frames:
+        # The first second of a rhythm is no activity yet: for a session that ends in it, it is not begun.
+        if data != seen.data_frames and not (is_last and seen.rhythm is None):
             if seen.rhythm is None:
                 seen.rhythm = Rhythm(seen.opened)
             moments = session.moments_up

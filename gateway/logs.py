@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TextIO
 
 import structlog
@@ -85,6 +86,9 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     logging.captureWarnings(True)
 
 
+KNOWN_MAX = 128  # characters: shorter ones are remembered
+
+
 def redact(_logger: Any, _method: str, event: Any) -> Any:
     """Processor: take credentials out of every value, by its name and by its looks."""
     ours = {key: value for key, value in event.items() if key.startswith("_")}  # structlog's own
@@ -92,9 +96,17 @@ def redact(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def without_secrets(text: str) -> str:
+    return _known_without(text) if len(text) < KNOWN_MAX else _without_secrets(text)
+
+
+def _without_secrets(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+_known_without = lru_cache(2048)(_without_secrets)  # the same names come again and again
+_says_secret = lru_cache(1024)(_SECRET_KEY.search)
 
 
 def _clean(value: Any, depth: int) -> Any:
@@ -108,7 +120,7 @@ def _clean(value: Any, depth: int) -> Any:
         return {
             # A number is no credential: the lease's fencing token is one.
             str(key): _GONE
-            if item and not isinstance(item, int) and _SECRET_KEY.search(str(key))
+            if item and not isinstance(item, int) and _says_secret(str(key))
             else _clean(item, depth - 1)
             for key, item in value.items()
         }

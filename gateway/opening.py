@@ -27,8 +27,7 @@ KIND = b"WEBSOCKET"
 
 _NAMES = (b"Sec-WebSocket-Key: ", b"sec-websocket-key: ")
 _LINE_FEED = 10
-TIMEOUT = 10.0  # seconds for connecting and the answer's head
-HEAD_LIMIT = 65536  # bytes of that
+HEAD_LIMIT = 65536  # bytes of an answer's head
 SWITCHES_MAX = (
     4  # answers of one workspace that are kept: they differ where one has a date, or a cookie
 )
@@ -80,7 +79,7 @@ class Opening(asyncio.Protocol):
     """One handshake that waits for the workspace's answer; the protocol of its connection there."""
 
     __slots__ = (
-        "_accept", "_below", "_deadline", "_early", "_ending", "_key", "_received", "_request", "_session",
+        "_accept", "_below", "_early", "_ending", "_key", "_received", "_request", "_session",
         "_sessions", "_target", "_task", "_upstream", "_way", "_ways",
     )  # fmt: skip
 
@@ -92,7 +91,6 @@ class Opening(asyncio.Protocol):
         self._request = self._early = self._received = b""
         self._session: Session | None = None  # until it is handed over, or has failed
         self._upstream: asyncio.Transport | None = None
-        self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending = False
 
@@ -104,7 +102,7 @@ class Opening(asyncio.Protocol):
         except TooManySessions:
             self._below.look_again(request + early)
             return
-        self._deadline = self._ways.loop.call_later(TIMEOUT, self._fail)
+        self._ways.opening.set(self)
         way, options = self._way, death_options(self._ways.upstreams.peer_timeout)
         try:
             self._upstream = connect(self._ways.loop, way.host, way.port, self, options)
@@ -195,9 +193,7 @@ class Opening(asyncio.Protocol):
     def _over(self) -> bool:
         """It is decided; whether it was not before."""
         was, self._session = self._session, None
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._ways.opening.drop(self)
         return was is not None
 
     def _give_up(self) -> bool:
@@ -211,6 +207,9 @@ class Opening(asyncio.Protocol):
         if self._task is not None:
             self._task.cancel()
         return True
+
+    def late(self) -> None:
+        self._fail()
 
     def _fail(self) -> None:
         """What went wrong, the application finds out, and says."""

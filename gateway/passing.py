@@ -25,6 +25,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway import auth
 from gateway.answer import CHUNKED, LAST_CHUNK, UNTIL_CLOSE, Chunks, Head, chunked
+from gateway.deadlines import Deadlines
 from gateway.headers import BadAnswer, Header, client_headers
 from gateway.proxy import REPEATABLE
 from gateway.proxy_client import Patience
@@ -35,6 +36,7 @@ REMEMBER = "ide_gateway.remember"
 """ASGI extension: a callable that takes the Way of this request, and its headers as they were looked at."""
 
 FRESH = 30.0  # seconds until the application looks again: a cookie that has run out is seen by then
+OPENING_TIMEOUT = 10.0  # seconds for a workspace to be connected to, and to answer a handshake
 WAYS_MAX = 2048
 BLOCK_MAX = 4096  # bytes of headers; longer ones are not remembered
 _OURS = b"/_gateway"
@@ -93,6 +95,10 @@ class Below(Protocol):
         """Nothing was answered and nothing has happened: this is for the application."""
 
 
+class Late(Protocol):
+    def late(self) -> None: ...
+
+
 class Ways:
     """What was decided, and what passes just now."""
 
@@ -111,6 +117,9 @@ class Ways:
         self.tasks: set[asyncio.Task[None]] = set()
         self._ways: OrderedDict[Key, tuple[Way, float]] = OrderedDict()
         self._watch: asyncio.TimerHandle | None = None
+        self.opening: Deadlines[Late] = Deadlines(
+            self.loop, OPENING_TIMEOUT, lambda late: late.late()
+        )
 
     def find(self, key: Key) -> Way | None:
         found = self._ways.get(key)
@@ -146,6 +155,7 @@ class Ways:
             self.watch()
 
     def close(self) -> None:
+        self.opening.close()
         for task in self.tasks:
             task.cancel()
         if self._watch is not None:

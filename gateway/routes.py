@@ -25,10 +25,12 @@ class Routes:
         """Events so far: a record read while one came in may already be old and is not kept."""
 
     def on_event(self, event: Event) -> None:
+        if event.type.startswith("session.") or event.type == "workspace.extended":
+            return  # changes nothing of a record that a route needs
         self._changes += 1
         if event.type == "events.reset":
             self._known.clear()
-        elif event.type != "workspace.extended":
+        else:
             self._known.pop(event.data.get("workspace", ""), None)
 
     def known(self, workspace_id: str) -> Workspace | None:

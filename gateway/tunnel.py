@@ -208,8 +208,9 @@ class Session:
         else:
             upstream.divert = _discard
             between = self._farewell is None and self.up.at_boundary and not self.up.close_code
-            self.leave_upstream(say_going=between)
-            self.arm(CLOSING_TIMEOUT)
+            if self._timer is None or not upstream.transport.is_closing():
+                self.leave_upstream(say_going=between)
+                self.arm(CLOSING_TIMEOUT)
         self._on_end(self, self.code)
 
     def upstream_lost(self, reset: bool = False) -> None:

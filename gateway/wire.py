@@ -16,7 +16,16 @@ from weakref import WeakKeyDictionary
 from gateway.frames import ClientScanner, FrameScanner, Walking
 from gateway.rhythm import APART
 
-__all__ = ["IS_COMPILED", "Scanner", "SideBase", "accept", "connect", "scanner_of_client", "wire", "wired"]
+__all__ = [
+    "IS_COMPILED",
+    "Scanner",
+    "SideBase",
+    "accept",
+    "connect",
+    "scanner_of_client",
+    "wire",
+    "wired",
+]
 
 _wire: Any = None
 if not os.environ.get("IDE_GATEWAY_PURE"):
@@ -103,7 +112,9 @@ def wired(transport: asyncio.Transport) -> asyncio.Transport:
     ):
         return transport
     transport.pause_reading()
-    made = wire(asyncio.get_running_loop(), os.dup(transport.get_extra_info("socket").fileno()), None)
+    made = wire(
+        asyncio.get_running_loop(), os.dup(transport.get_extra_info("socket").fileno()), None
+    )
     transport.set_protocol(asyncio.Protocol())
     transport.abort()  # its own descriptor; the connection goes on with ours
     return made

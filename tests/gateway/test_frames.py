@@ -41,6 +41,7 @@ def kinds(request: pytest.FixtureRequest) -> None:
     else:
         pytest.skip("the relay is not compiled here")
 
+
 PING = b"gateway!"
 
 LENGTHS = st.one_of(
