@@ -1,4 +1,4 @@
-# Needs Python 3.11 or newer, git and make. Everything else goes into .venv.
+# Needs Python 3.11 or newer, git and make; with a C compiler the relay is faster. Everything else goes into .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,17 +32,17 @@ screenshots: $(VENV)/.test  ## take docs/screenshots again: needs Chromium
 	@$(BIN)/python -m docs.screenshots
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) gateway/_wire.*.so build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ide: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.ide: pyproject.toml constraints.txt gateway/_wire.c | $(BIN)/python
 	@echo "Installing into $(VENV), a minute the first time"
 	@$(PIP) install -e '.[ide]' -c constraints.txt
 	@touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.test: pyproject.toml constraints.txt gateway/_wire.c | $(BIN)/python
 	@echo "Installing into $(VENV), a minute the first time"
 	@$(PIP) install -e '.[ide,aws,postgresql,test]' -c constraints.txt
 	@touch $@ $(VENV)/.ide

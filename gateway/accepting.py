@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
         await super().startup([])
         loop, config = asyncio.get_running_loop(), self.config
         make: Callable[[], Any] = partial(
-            config.http_protocol_class,  # type: ignore[arg-type]
+            cast(Any, config.http_protocol_class),
             config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop,
         )  # fmt: skip
         app = config.loaded_app

@@ -36,20 +36,19 @@ class Walked:
     head: bytes = b""
 
 
-class Walking:
-    """What scanners share, whatever they walk with: feed(), and the counters (FrameScanner; Scanner of _wire.c)."""
+class FrameScanner:
+    """Follows one direction of a connection from frame to frame, through reads split anywhere."""
 
-    __slots__ = ()
+    __slots__ = ("_head", "_skip", "bytes", "close_code", "control_frames", "data_frames")
 
-    bytes: int
-    data_frames: int
-    control_frames: int
-    close_code: int
-    _skip: int
-    _head: bytes
-
-    def feed(self, data: bytes) -> int:
-        raise NotImplementedError
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.data_frames = 0
+        self.control_frames = 0
+        self.close_code = 0
+        """Code of the first Close frame seen, NO_STATUS if it carried none; 0 before."""
+        self._skip = 0  # bytes of the frame under way that are still to come
+        self._head = b""  # a header cut short by the end of a read, 13 bytes at most
 
     @property
     def at_boundary(self) -> bool:
@@ -72,35 +71,6 @@ class Walking:
         self.bytes, self.data_frames = walked.size, walked.data_frames
         self.control_frames, self.close_code = walked.control_frames, walked.close_code
         self._skip, self._head = walked.skip, walked.head
-
-    def feed_frame(self, data: bytes) -> int:
-        """Walk over `data` to the first boundary only; returns how many bytes that were.
-
-        Always takes at least one byte of a `data` that is not empty. Off the hot path.
-        """
-        taken = 0
-        while taken < len(data):
-            step = max(1, min(self._skip, len(data) - taken))
-            self.feed(data[taken : taken + step])
-            taken += step
-            if self.at_boundary:
-                break
-        return taken
-
-
-class FrameScanner(Walking):
-    """Follows one direction of a connection from frame to frame, through reads split anywhere."""
-
-    __slots__ = ("_head", "_skip", "bytes", "close_code", "control_frames", "data_frames")
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.data_frames = 0
-        self.control_frames = 0
-        self.close_code = 0
-        """Code of the first Close frame seen, NO_STATUS if it carried none; 0 before."""
-        self._skip = 0  # bytes of the frame under way that are still to come
-        self._head = b""  # a header cut short by the end of a read, 13 bytes at most
 
     def feed(self, data: bytes) -> int:
         """Walk over `data`; returns `close_code`, so it is true once a Close frame was seen.
@@ -158,6 +128,20 @@ class FrameScanner(Walking):
         self._skip = at - size
         return self.close_code
 
+    def feed_frame(self, data: bytes) -> int:
+        """Walk over `data` to the first boundary only; returns how many bytes that were.
+
+        Always takes at least one byte of a `data` that is not empty. Off the hot path.
+        """
+        taken = 0
+        while taken < len(data):
+            step = max(1, min(self._skip, len(data) - taken))
+            self.feed(data[taken : taken + step])
+            taken += step
+            if self.at_boundary:
+                break
+        return taken
+
     def _wait(self, data: bytes, at: int) -> int:
         self._skip = 0
         self._head = data[at:]
@@ -214,7 +198,7 @@ class PongFilter:
 
     __slots__ = ("_held", "_scanner", "found", "payload")
 
-    def __init__(self, scanner: Walking, payload: bytes) -> None:
+    def __init__(self, scanner: FrameScanner, payload: bytes) -> None:
         self._scanner = scanner
         self.payload = payload
         self._held = b""  # start of a frame that may be our pong: not scanned, not passed on

@@ -17,7 +17,7 @@ import asyncio
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -95,7 +95,7 @@ class Below(Protocol):
         """Nothing was answered and nothing has happened: this is for the application."""
 
 
-class Late(Protocol):
+class Late(Hashable, Protocol):
     def late(self) -> None: ...
 
 

@@ -8,12 +8,13 @@ slower, and otherwise the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from gateway.frames import ClientScanner, FrameScanner, Walking
+from gateway.frames import ClientScanner, FrameScanner
 from gateway.rhythm import APART
 
 __all__ = [
@@ -29,10 +30,8 @@ __all__ = [
 
 _wire: Any = None
 if not os.environ.get("IDE_GATEWAY_PURE"):
-    try:
+    with contextlib.suppress(ImportError):
         from gateway import _wire  # type: ignore[attr-defined,no-redef]
-    except ImportError:
-        pass
 
 IS_COMPILED = _wire is not None
 
@@ -51,8 +50,12 @@ if TYPE_CHECKING or not IS_COMPILED:
 else:
     SideBase = _wire.Side
 
-    class Scanner(_wire.Scanner, Walking):
+    class Scanner(_wire.Scanner):
         __slots__ = ()
+
+        walked = FrameScanner.walked
+        walk_on = FrameScanner.walk_on
+        feed_frame = FrameScanner.feed_frame
 
     def scanner_of_client() -> Scanner:
         return Scanner(apart=APART)
