@@ -130,7 +130,9 @@ class Manager:
         self.notices = RedisNotices(self.redis, [channel.name for channel in channels])
         self.deliveries = RedisDeliveries(self.redis)
         self._delivering = Delivering(self.deliveries, channels)
-        self._following = Following(self.signals, self.store, self.notices, self.policy_of)
+        self._following = Following(
+            self.signals, self.store, self.notices, self.policy_of, lambda: self.news.newest
+        )
         self.loops = Loops(
             self.store, self.fleet, self.signals, self.news, self.pool, self.agents,
             self.actions, self._times(), self.joining.token, self.evacuation,

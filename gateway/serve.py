@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from gateway import __version__, fair_use, ground
+from gateway import __version__, fair_use, ground, wire
 from gateway.announce import announce, bin_dir
 from gateway.await_redis import wait_for_redis
 from gateway.logs import configure
@@ -40,6 +41,11 @@ def serve(loaded: Loaded) -> int:
     )
     for text in loaded.warnings:
         warn(text)
+    if not wire.IS_COMPILED and sys.platform == "linux":
+        warn(
+            "the relay runs in Python alone, at about twice the CPU: gateway/_wire.c was not compiled. "
+            "Install a C compiler and Python's headers, then ide-gateway again"
+        )
     fair_use.check(loaded.settings)
     with ExitStack() as stack:
         sock, loaded = _take_ground(loaded, stack)

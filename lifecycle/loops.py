@@ -37,7 +37,7 @@ _W = WorkspaceStatus
 _M = MachineStatus
 
 GREET_TICK = 0.1  # somebody may be waiting for a machine that was just launched
-CLOCK_TICK = 1.0
+CLOCK_TICK = 2.0
 
 
 class Loops:

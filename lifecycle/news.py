@@ -31,6 +31,11 @@ class News:
         self._last = ""
         self.away = False
 
+    @property
+    def newest(self) -> str:
+        """Id of the newest event that was read; "" while Redis is away, and nothing is known."""
+        return "" if self.away else self._last
+
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Call it with every event, in order, from the reading task. It must not block or raise."""
         self._listeners.append(listener)

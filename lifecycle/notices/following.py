@@ -55,15 +55,20 @@ class Following:
         store: Records,
         notices: Cursor,
         policy_of: Callable[[Workspace], Policy],
+        newest: Callable[[], str] = lambda: "",
     ) -> None:
+        """newest: id of the newest event that this process has read anyway; "" where that is not known."""
+        self._newest = newest
         self._signals, self._store, self._notices = signals, store, notices
         self._policy_of = policy_of
         self._after = ""
 
     async def tick(self) -> None:
         """Tell of what happened since the last turn of any leader."""
-        if self._after and not await self._signals.history(self._after, 1):
+        if self._after and self._newest() == self._after:
             return  # as in most seconds
+        if self._after and not await self._signals.history(self._after, 1):
+            return
         after = await self._notices.followed()
         if not after:
             await self._notices.follow_from(await self._signals.last_event_id())
