@@ -488,12 +488,12 @@ static void wire_writable(Wire *self)
     if (!self->out_size)
         drop_out(self);
     watch(self);
-    if (!self->out_size && self->closing)
-        wire_break(self, NULL);
-    else if (self->full && self->out_size <= self->low) {
+    if (self->full && self->out_size <= self->low) {
         self->full = false;
         call(self, str_resume_writing, NULL);
     }
+    if (!self->out_size && self->closing)
+        wire_break(self, NULL);
 }
 
 static void wire_readable(Wire *self)
