@@ -58,6 +58,7 @@ class Evacuation:
         self._leaving: dict[str, _Leaving] = {}
         self._machines: list[Machine] = []
         self._read_at = float("-inf")
+        self._turn = asyncio.Lock()
         # (workspace, machine) → its newest snapshot when it was given up; gone with the machine.
         self._given_up: dict[tuple[str, str], str] = {}
 
@@ -101,7 +102,13 @@ class Evacuation:
         return next(mine, None)
 
     async def tick(self, machines: Sequence[Machine]) -> None:
-        """Ask what runs on doomed machines to move, and watch their deadlines. machines: all there are."""
+        """Ask what runs on doomed machines to move, and watch their deadlines. machines: all there are.
+
+        Two loops call it, one turn at a time: what one of them gave up the other does not give up again."""
+        async with self._turn:
+            await self._tick(machines)
+
+    async def _tick(self, machines: Sequence[Machine]) -> None:
         doomed = [machine for machine in machines if machine.doomed_at_ms]
         if not doomed and not self._leaving:
             return

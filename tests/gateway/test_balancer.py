@@ -110,8 +110,9 @@ async def test_a_deregistration_that_never_works_holds_up_the_end_for_the_delay_
     began = time.monotonic()
     with aws.fault("elbv2", "DeregisterTargets", error=("AccessDenied", 403)):
         await here.leave()
-    assert time.monotonic() - began < 5
-    assert group.targets() == [(HERE, 8000)]
+        # Looked at here: its last try may still be on its way, and is refused like the others.
+        assert time.monotonic() - began < 5
+        assert group.targets() == [(HERE, 8000)]
 
 
 async def test_a_balancer_that_does_not_answer_holds_up_the_end_no_longer_than_told(
