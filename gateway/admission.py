@@ -49,7 +49,7 @@ class Admission:
             session
         )  # also when the answer is lost: what is released twice does no harm
         try:
-            admitted = await self._sessions.admit(session.user, _member(session), allowed)
+            admitted = await self._sessions.admit(session.user, session.member, allowed)
         except StoreError as error:
             log.warning("admission.unknown", user=session.user, why=str(error))
             return
@@ -66,7 +66,7 @@ class Admission:
 
     async def _release(self, session: Session) -> None:
         try:
-            await self._sessions.release(session.user, _member(session))
+            await self._sessions.release(session.user, session.member)
         except StoreError as error:
             log.info("admission.not_released", user=session.user, why=str(error))
 
@@ -74,7 +74,3 @@ class Admission:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _member(session: Session) -> str:
-    return f"{session.workspace}/{session.id}"

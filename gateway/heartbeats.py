@@ -27,7 +27,7 @@ from lifecycle.stores.signals import Flush, RedisSignals
 log = structlog.get_logger(__name__)
 
 FLUSH_INTERVAL = 1.0
-SLICE = 64  # sessions looked at in one go: some 0.3 ms, which is what it may delay a message by
+SLICE = 16  # sessions looked at in one go: some 0.2 ms, which is what it may delay a message by
 PENDING_MAX = 20_000  # endings kept while Redis is away; what is dropped runs into its timeout
 
 EVENTS_MAX = 100
@@ -134,7 +134,7 @@ class Heartbeats:
         self._sessions[session] = _Seen(now, now)
         self._by_workspace.setdefault(workspace, {})[session.id] = session
         self._by_user[user] += 1
-        self._pending.sessions[_member(session)] = now
+        self._pending.sessions[session.member] = now
         self._pending.connections = True
         return session
 
@@ -158,8 +158,8 @@ class Heartbeats:
         self._by_user[session.user] -= 1
         if not self._by_user[session.user]:
             del self._by_user[session.user]
-        self._pending.sessions.pop(_member(session), None)
-        self._pending.closed.append(_member(session))
+        self._pending.sessions.pop(session.member, None)
+        self._pending.closed.append(session.member)
         self._pending.connections = True
         if code:
             self._metrics.session_closed(code)
@@ -233,19 +233,24 @@ class Heartbeats:
         self, session: Session, seen: _Seen, now: float, is_last: bool = False
     ) -> tuple[int, int]:
         """What of it is new; returns how many bytes went up and down since the last look."""
-        frames, data = session.frames_up, session.data_frames_up
+        sent, received = (
+            session.up,
+            session.down,
+        )  # read as they are: this is done a thousand times a second
+        data = sent.data_frames
+        frames = data + sent.control_frames
         if frames != seen.frames:
             seen.frames, seen.at = frames, now
-            self._pending.sessions[_member(session)] = now
+            self._pending.sessions[session.member] = now
         # The first second of a rhythm is no activity yet: for a session that ends in it, it is not begun.
         if data != seen.data_frames and not (is_last and seen.rhythm is None):
             if seen.rhythm is None:
                 seen.rhythm = Rhythm(seen.opened)
-            moments = session.moments_up
+            moments = sent.moments
             if seen.rhythm.look(now, data - seen.data_frames, moments - seen.moments):
                 self.saw(session.workspace, "frames", f"frames of session {session.id}", now)
             seen.data_frames, seen.moments = data, moments
-        up, down = session.bytes_up, session.bytes_down
+        up, down = sent.bytes, received.bytes
         more = up - seen.bytes_up, down - seen.bytes_down
         seen.bytes_up, seen.bytes_down = up, down
         return more
@@ -295,7 +300,7 @@ class Heartbeats:
         """Redis knew nothing of this gateway: what it was told before is lost."""
         self._pending.connections = True
         for session, seen in self._sessions.items():
-            self._pending.sessions[_member(session)] = seen.at
+            self._pending.sessions[session.member] = seen.at
         _merge(self._pending.active, self._active)
 
     def _connections(self) -> dict[str, int]:
@@ -312,10 +317,6 @@ class Heartbeats:
             "epoch": str(session.epoch),
         }
         self._pending.events.append((kind, fields | more))
-
-
-def _member(session: Session) -> str:
-    return f"{session.workspace}/{session.id}"
 
 
 def _newest(known: Sightings, kind: str, sighting: tuple[float, str]) -> None:

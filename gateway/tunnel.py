@@ -60,6 +60,7 @@ class Session:
         "down",
         "epoch",
         "id",
+        "member",
         "pinged_at",
         "up",
         "user",
@@ -84,6 +85,8 @@ class Session:
         self.user = user
         self.id = id
         self.epoch = epoch
+        self.member = f"{workspace}/{id}"
+        """As Redis knows it."""
         self.pinged_at = 0.0
         """When the gateway's ping that is still unanswered was asked for; 0 if there is none."""
         self.code = 0
