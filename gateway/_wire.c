@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { READ_MAX = 32 * 1024, EVENTS = 128, PIECES = 8, HEAD_MAX = 16, NO_STATUS = 1005 };
+enum { READ_MAX = 64 * 1024, EVENTS = 128, PIECES = 8, HEAD_MAX = 16, NO_STATUS = 1005 };
 
 /* Scanner */
 
