@@ -51,6 +51,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     _bounds: Bounds | None = None  # while it counts as a connection that is no session
     _refusal: Refusal | None = None  # one connection too many: what it asks is answered so
     _head_timeout = HEAD_TIMEOUT
+    waited = 0.0  # seconds that the first head had already, before this protocol was there (threshold.py)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -320,7 +321,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         self._in_head = True
-        self._deadline = self.loop.call_later(self._head_timeout, self._give_up)
+        left, self.waited = max(0.0, self._head_timeout - self.waited), 0.0
+        self._deadline = self.loop.call_later(left, self._give_up)
 
     def _got_head(self) -> None:
         self._in_head, self._head_bytes = False, 0

@@ -18,7 +18,7 @@ from gateway.heartbeats import TooManySessions
 from gateway.passing import Key, Way, Ways
 from gateway.relay import EARLY_LIMIT, switching_protocols
 from gateway.tunnel import Session
-from gateway.upgrade import UpstreamInvalid, accept_key, switched
+from gateway.upgrade import HEAD_LIMIT, UpstreamInvalid, accept_key, switched
 from gateway.wire import connect, wired
 from lifecycle.model import Workspace
 
@@ -27,7 +27,6 @@ KIND = b"WEBSOCKET"
 
 _NAMES = (b"Sec-WebSocket-Key: ", b"sec-websocket-key: ")
 _LINE_FEED = 10
-HEAD_LIMIT = 65536  # bytes of an answer's head
 SWITCHES_MAX = (
     4  # answers of one workspace that are kept: they differ where one has a date, or a cookie
 )

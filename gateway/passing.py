@@ -29,6 +29,7 @@ from gateway.deadlines import Deadlines
 from gateway.headers import BadAnswer, Header, client_headers
 from gateway.proxy import REPEATABLE
 from gateway.proxy_client import Patience
+from gateway.upgrade import TIMEOUT
 from gateway.upstreams import HIGH_WATER, Connection, Lost, Refused, Route, Upstreams
 from lifecycle.model import Workspace
 
@@ -36,7 +37,6 @@ REMEMBER = "ide_gateway.remember"
 """ASGI extension: a callable that takes the Way of this request, and its headers as they were looked at."""
 
 FRESH = 30.0  # seconds until the application looks again: a cookie that has run out is seen by then
-OPENING_TIMEOUT = 10.0  # seconds for a workspace to be connected to, and to answer a handshake
 WAYS_MAX = 2048
 BLOCK_MAX = 4096  # bytes of headers; longer ones are not remembered
 _OURS = b"/_gateway"
@@ -117,9 +117,7 @@ class Ways:
         self.tasks: set[asyncio.Task[None]] = set()
         self._ways: OrderedDict[Key, tuple[Way, float]] = OrderedDict()
         self._watch: asyncio.TimerHandle | None = None
-        self.opening: Deadlines[Late] = Deadlines(
-            self.loop, OPENING_TIMEOUT, lambda late: late.late()
-        )
+        self.opening: Deadlines[Late] = Deadlines(self.loop, TIMEOUT, lambda late: late.late())
 
     def find(self, key: Key) -> Way | None:
         found = self._ways.get(key)

@@ -42,12 +42,13 @@ class House:
 
 
 class Threshold(asyncio.Protocol):
-    __slots__ = ("_address", "_counted", "_house", "_opening", "connections", "transport")
+    __slots__ = ("_address", "_began", "_counted", "_house", "_opening", "connections", "transport")
 
     transport: asyncio.Transport
 
     def __init__(self, house: House) -> None:
         self._house, self.connections = house, house.connections
+        self._began = house.ways.loop.time()
         self._opening: Opening | None = None
         self._address = ""
         self._counted = False
@@ -97,6 +98,7 @@ class Threshold(asyncio.Protocol):
         """It is for HTTP from here on."""
         self.let_go()
         transport, protocol = self.transport, self._house.door()
+        protocol.waited = self._house.ways.loop.time() - self._began  # of the time for its head
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if data and not transport.is_closing():

@@ -29,6 +29,12 @@ Headers = list[tuple[bytes, bytes]]
 BODY_LIMIT = 65536
 """Of a refusal's body this much is kept; the rest is cut off."""
 
+TIMEOUT = 10.0
+"""Seconds for connecting to a workspace, and its answer's head."""
+
+HEAD_LIMIT = 65536
+"""Bytes of that head."""
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
@@ -79,9 +85,9 @@ async def open_upstream(
     target: bytes,
     headers: Headers,
     *,
-    timeout: float = 10.0,
+    timeout: float = TIMEOUT,
     peer_timeout: float = 0,
-    head_limit: int = 65536,
+    head_limit: int = HEAD_LIMIT,
 ) -> Upstream:
     """Send the upgrade request and wait for its 101.
 

@@ -7,7 +7,9 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -17,6 +19,7 @@ from gateway import closing
 from gateway.bounds import RESERVE, Beyond, Bounds, is_near_address, mind_death
 from gateway.frames import close_frame
 from gateway.passing import Ways
+from gateway.threshold import House
 from gateway.tunnel import HIGH_WATER, Session
 from gateway.upgrade import accept_key
 from lifecycle.model import Workspace
@@ -148,6 +151,20 @@ async def test_private_addresses_are_load_balancers_and_campuses() -> None:
 
 
 # Slow heads
+
+
+def test_silence_before_a_head_counts_as_part_of_it() -> None:
+    now = 100.0
+    loop = SimpleNamespace(time=lambda: now, call_later=lambda *_: None)
+    http, transport = Mock(), Mock()
+    transport.getpeername.return_value = ("127.0.0.1", 1)
+    house = House(loop, Mock(loop=loop), Mock(), Bounds(0, 0), set(), lambda: http)  # type: ignore[arg-type]
+    threshold = house.threshold()
+    threshold.connection_made(transport)
+    now += 7
+    threshold.data_received(b"GET / HT")
+    assert http.waited == 7, "what it has waited does not count anew"
+    http.connection_made.assert_called_once_with(transport)
 
 
 async def test_two_thousand_slow_heads_are_cut_and_good_traffic_goes_on(until: Until) -> None:

@@ -471,13 +471,12 @@ async def test_a_drain_moves_the_files_before_the_machine_goes(world: World) -> 
     await world.later(121)
 
     async def gone() -> bool:
-        return await world.fleet.machines() == []
+        # Its record may go a moment before the pool is done with it.
+        return await world.fleet.machines() == [] and world.pool.disks == {}
 
     await world.until(leader, gone)
     order = [verb for verb, *_ in world.pool.calls if verb in ("snapshot", "remove")]
     assert order == ["snapshot", "remove"]
-    # The last errand may still ask a machine that is gone to forget them: an entry, and nothing in it.
-    assert not any(files.of for files in world.pool.disks.values())
     one = await world.read(one)
     assert (one.status, one.machine_id) == (W.STOPPED, "")
     await world.wake()
