@@ -21,7 +21,7 @@ from bench.measures import PARTS, Samples, Scale
 from bench.serving import Gateway, echo_ide
 from bench.stage import Stage
 
-LIMIT = 1200  # seconds for everything
+LIMIT = 2400  # seconds for everything
 BOOTS = 5
 OTHERS = ("boot", "sweep", "classifier")  # without peers
 FULL, QUICK = Scale(), Scale(rounds=1, seconds=0.3, idle=500)

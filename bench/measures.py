@@ -32,7 +32,7 @@ class Scale:
 
 def steady(scale: Scale) -> Scale:
     """For what happens seldom, as a p99 does: one bad moment of the machine must not decide a median."""
-    return replace(scale, rounds=max(scale.rounds, 3 * scale.rounds - 2))
+    return replace(scale, rounds=max(scale.rounds, 6 * scale.rounds - 5))
 
 
 def in_turns(stage: Stage, scale: Scale, cases: dict[str, Callable[[Proxy], Figures]]) -> Samples:
