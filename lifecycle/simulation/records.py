@@ -23,13 +23,14 @@ class Visit:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """visits: by time. start_ms: the day's first moment, milliseconds since the epoch. peaks: those that were declared.
-    repairs: what was mended while it was read, in words."""
+    repairs: what was mended while it was read, in words. counted_from: what happens before only fills the pool."""
 
     name: str
     visits: Sequence[Visit]
     start_ms: int
     peaks: tuple[Peak, ...] = ()
     repairs: tuple[str, ...] = ()
+    counted_from: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

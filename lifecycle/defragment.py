@@ -1,0 +1,44 @@
+"""Which workspaces move, so that machines come free that nobody needs. Pure.
+
+Machines are given back empty, and where sessions are long the last people keep many machines half empty. Only what
+nobody is connected to moves; who is there is never disturbed. A machine is emptied whole or not at all, and only into
+slots that are free on machines in use: never onto an empty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lifecycle.model import Machine
+from lifecycle.placement import takes_work
+
+KEPT = 1  # slot that stays free for whoever comes meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Stop it there, and start it again on a machine in use; unless somebody has come back to it."""
+
+    workspace_id: str
+    machine_id: str
+
+
+def moves(
+    spare: int, machines: Sequence[Machine], movable: Mapping[str, Sequence[str]]
+) -> list[Move]:
+    """Commands that empty up to `spare` machines, those with the least on them first, then the youngest.
+
+    movable: machine → workspaces on it that nobody is connected to and nothing works in."""
+    used = [m for m in machines if takes_work(m) and m.occupied and m.slots > 1]
+    sources = [m for m in used if len(movable.get(m.id, ())) == m.occupied]
+    sources.sort(key=lambda m: (m.occupied, -m.created_at_ms, m.id))
+    room = sum(m.slots - m.occupied for m in used) - KEPT
+    found: list[Move] = []
+    for source in sources[:spare]:
+        # What is emptied takes nobody in, and what moves takes a slot elsewhere.
+        room -= source.slots
+        if room < 0:
+            break
+        found += [Move(each, source.id) for each in movable[source.id]]
+    return found

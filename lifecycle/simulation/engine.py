@@ -1,0 +1,593 @@
+"""The virtual clock: visits and machines come and go, and what decides about them is what decides live.
+
+Placing, the queue's order, when a workspace stops, what a machine is given back for, what moves off a doomed machine, what
+is made of a launch that never came up: all of that is lifecycle's own code, called with this clock's time. What is
+modelled here is the rest of the world: people (workload) and a cloud (cloud.py). Records are the live ones; they are
+changed in place, for a day has a hundred thousand of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import inf
+from random import Random
+from typing import Any
+
+from lifecycle import defragment, moving, policy, quota, reconcile, scaler
+from lifecycle.model import (
+    Machine,
+    MachineStatus,
+    Workspace,
+    WorkspaceStatus,
+    check_transition,
+)
+from lifecycle.placement import Place, place, takes_work
+from lifecycle.plans import Plan, Policy
+from lifecycle.pricing import Prices
+from lifecycle.queueing import boost_ms
+from lifecycle.scaler import Decision, Facts, Memory, Rule
+from lifecycle.simulation.cloud import CloudModel
+from lifecycle.simulation.records import Account, Cloud, Sample, Visit, Workload
+from lifecycle.usage import RUNNING, Piece
+
+_W = WorkspaceStatus
+_M = MachineStatus
+
+Decide = Callable[[Facts, Rule, Memory, int], tuple[Decision, Memory]]
+
+WARM = 1.0  # seconds; who has a slot sooner did not wait
+SAMPLE = 60.0  # seconds between two samples
+MOVE_EVERY = 10.0  # seconds between two looks for what can move
+MOVE_TAKES = 5.0  # seconds that a workspace is away while it moves: stop, snapshot, restore, start
+STAYS_ON = 600.0  # seconds that who was there when it moved stays on
+RECENT = 100  # boots that are remembered, as the store does
+DUE, LEFT, UP, GOES, MOVED = range(5)
+"""Kinds of what happens at a moment: a look at a workspace is due, a person disconnects, a machine comes up, one that was
+doomed is taken away, a workspace that moved wants a slot again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is tried. decide: who sizes the pool. tick: seconds between two decisions. move_after: seconds without a
+    session after which a workspace may move; 0: none does. launch_timeout: seconds until a silent launch is given up."""
+
+    rule: Rule
+    decide: Decide = scaler.scale
+    name: str = "promise"
+    setting: float | None = None
+    plan: Plan = field(default_factory=lambda: Plan("default", Policy()))
+    tick: float = 2.0
+    move_after: float = 0.0
+    launch_timeout: float = 300.0
+    prices: Prices | None = None
+
+
+def simulate(
+    workload: Workload,
+    cloud: Cloud,
+    trial: Trial,
+    *,
+    seed: int = 1,
+    explain: float | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Account:
+    """The day, from the first visit until an hour after the last one came. explain: the moment whose decisions are kept.
+    progress: told the share that is done."""
+    return _Day(workload, cloud, trial, seed, explain).run(progress)
+
+
+def _put(record: Machine | Workspace, **changes: Any) -> None:
+    for name, value in changes.items():
+        object.__setattr__(record, name, value)
+
+
+class _Day:
+    def __init__(
+        self, workload: Workload, cloud: Cloud, trial: Trial, seed: int, explain: float | None
+    ) -> None:
+        self.workload, self.trial, self.seed, self.explain = workload, trial, seed, explain
+        self.cloud = CloudModel(cloud, Random(f"{seed}/cloud"))
+        self.start_ms = workload.start_ms
+        self.now = 0.0
+        self.memory = scaler.begin(self.start_ms, trial.rule)
+        self.machines: dict[str, Machine] = {}
+        self.listed: dict[str, Machine] = {}  # those about which something may have to be done
+        self.roomy: dict[str, Machine] = {}  # those with a free slot
+        self.on: dict[str, dict[str, Workspace]] = {}  # machine → what holds a slot of it
+        self.of: dict[int, Workspace] = {}
+        self.sessions: Counter[str] = Counter()
+        self.asked: dict[str, tuple[float, float]] = {}  # workspace → when it was queued, stay
+        self.left_at: dict[str, float] = {}
+        self.queue: list[tuple[float, int, Workspace]] = []
+        self.events: list[tuple[float, int, int, Any]] = []
+        self.boots: list[float] = []
+        self.starts: list[float] = []
+        self.serial = self.users = self.refused_until = 0
+        self.arrived = self.departed = self.waited = 0  # since the last decision
+        self.throttled = False
+        self.account = _Sums(trial.rule.slots, workload.counted_from)
+        self.facts = policy.Facts(trusted_since_ms=self.start_ms)
+        self.counts: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self.explained: list[dict[str, Any]] = []
+        self.samples: list[Sample] = []
+        self.moved_at = 0.0
+        self.cost = 0.0
+
+    def run(self, progress: Callable[[float], None]) -> Account:
+        began = time.perf_counter()
+        visits: Sequence[Visit] = self.workload.visits
+        tick, number, total = self.trial.tick, 0, len(visits)
+        end = (visits[-1].at if visits else 0.0) + tick
+        next_tick, next_sample, told = 0.0, 0.0, 0
+        events = self.events
+        while True:
+            at_visit = visits[number].at if number < total else inf
+            at_event = events[0][0] if events else inf
+            at = min(at_visit, at_event, next_tick)
+            if at > end:
+                break
+            self.now = at
+            if next_tick <= at:
+                self._decide()
+                next_tick += tick
+                if at >= next_sample:
+                    self._sample()
+                    next_sample += SAMPLE
+            elif at_event <= at:
+                _, _, kind, what = heappop(events)
+                self._happens(kind, what)
+            else:
+                self._visit(visits[number])
+                number += 1
+                if number * 100 // total > told:
+                    told = number * 100 // total
+                    progress(told / 100)
+        self.now = end
+        return self._told(time.perf_counter() - began)
+
+    @property
+    def now_ms(self) -> int:
+        return self.start_ms + int(self.now * 1000)
+
+    def _at(self, when: float, kind: int, what: Any) -> None:
+        self.serial += 1
+        heappush(self.events, (when, self.serial, kind, what))
+
+    def _happens(self, kind: int, what: Any) -> None:
+        if kind == LEFT:
+            self._leave(what)
+        elif kind == DUE:
+            workspace, epoch = what
+            if workspace.epoch == epoch:
+                self._look(workspace)
+        elif kind == UP:
+            self._come_up(what)
+        elif kind == GOES:
+            self._taken_away(what)
+        else:
+            self._turn(what, _W.STOPPED)
+            self._enqueue(what)
+
+    # People
+
+    def _visit(self, visit: Visit) -> None:
+        workspace = self.of.get(visit.user)
+        if workspace is None:
+            workspace = Workspace(
+                f"ws-{visit.user}", f"u-{visit.user}", _W.STOPPED, self.now_ms, self.now_ms
+            )
+            self.of[visit.user] = workspace
+        self.account.visits += self.now >= self.workload.counted_from
+        if workspace.status is _W.RUNNING:
+            self.sessions[workspace.id] += 1
+            self._at(self.now + visit.seconds, LEFT, (workspace, workspace.epoch))
+            return
+        waits = self.asked.get(workspace.id)
+        if waits is not None:  # they are in the queue, or on the move
+            self.asked[workspace.id] = (waits[0], max(waits[1], visit.seconds))
+            return
+        if quota.used_up(self.trial.plan.quota, quota.Taken(self.now_ms)):
+            self.counts["refused by quota"] += 1
+            return
+        self.asked[workspace.id] = (self.now, visit.seconds)
+        self.account.arrive(self.now)
+        if workspace.status is _W.STOPPING:
+            return  # it moves, and starts again by itself
+        self.arrived += 1
+        if visit.priority != workspace.priority:
+            _put(workspace, priority=visit.priority)
+        self._enqueue(workspace)
+
+    def _enqueue(self, workspace: Workspace) -> None:
+        self._turn(workspace, _W.QUEUED)
+        self._count(1)
+        if not self.queue and self.roomy and self._boot_at_once(workspace):
+            return
+        self.waited += workspace.id in self.asked
+        self.serial += 1
+        score = self.now - boost_ms(workspace.priority) / 1000
+        heappush(self.queue, (score, self.serial, workspace))
+
+    def _boot_at_once(self, workspace: Workspace) -> bool:
+        for command in place([workspace], list(self.roomy.values())):
+            if isinstance(command, Place):
+                self._seat(command)
+                return True
+        return False
+
+    def _serve_queue(self) -> None:
+        """Whoever is next takes what has come free."""
+        while self.queue and self.roomy:
+            room = sum(m.slots - m.occupied for m in self.roomy.values())
+            waiting = [heappop(self.queue) for _ in range(min(room, len(self.queue)))]
+            commands = place([each[2] for each in waiting], list(self.roomy.values()))
+            placed = set()
+            for command in commands:
+                if isinstance(command, Place):
+                    self._seat(command)
+                    placed.add(command.workspace.id)
+            for each in waiting:
+                if each[2].id not in placed:
+                    heappush(self.queue, each)
+            if not placed:
+                return
+
+    def _seat(self, command: Place) -> None:
+        workspace, machine = command.workspace, command.machine
+        if workspace.machine_id:
+            self.violations.append(f"{workspace.id} boots while it is on {workspace.machine_id}")
+        _put(machine, occupied=machine.occupied + 1, empty_since_ms=0)
+        if machine.occupied > machine.slots:
+            self.violations.append(
+                f"{machine.id} holds {machine.occupied} of {machine.slots} slots"
+            )
+        self.on[machine.id][workspace.id] = workspace
+        self._list(machine)
+        self._turn(workspace, _W.STARTING)
+        self._turn(workspace, _W.RUNNING)
+        seen = {"boot": self.now_ms}
+        _put(
+            workspace, machine_id=machine.id, epoch=workspace.epoch + 1, seen=seen,
+            running_since_ms=self.now_ms, warned_ms=0,
+        )  # fmt: skip
+        asked = self.asked.pop(workspace.id, None)
+        if asked is not None:
+            came, stay = asked
+            self.account.served(came, self.now - came)
+            self.sessions[workspace.id] += 1
+            self._at(self.now + stay, LEFT, (workspace, workspace.epoch))
+        self._look(workspace)
+
+    def _leave(self, what: tuple[Workspace, int]) -> None:
+        workspace, epoch = what
+        if workspace.epoch != epoch:
+            return  # that boot is over, and its sessions with it
+        self.sessions[workspace.id] -= 1
+        workspace.seen["input"] = self.now_ms
+        self.left_at[workspace.id] = self.now
+
+    def _look(self, workspace: Workspace) -> None:
+        """What the policy says of it now, and when it is to be asked again."""
+        if self.sessions[workspace.id]:
+            workspace.seen["input"] = self.now_ms
+        found = policy.look(workspace, self.trial.plan.policy, self.facts, self.now_ms)
+        next_ms = found.next_ms
+        for command in found.commands:
+            if isinstance(command, policy.Stop):
+                self._stop(workspace)
+                return
+            if isinstance(command, policy.Terminate):
+                self._turn(workspace, _W.TERMINATING)
+                self._turn(workspace, _W.TERMINATED)
+                self.of.pop(int(workspace.id[3:]), None)
+                return
+            if isinstance(command, policy.Warn | policy.WarnEnd):
+                next_ms = (
+                    command.at_ms
+                )  # nobody is there to be told, and nothing else changes until then
+        if next_ms is not None:
+            when = (next_ms - self.start_ms) / 1000
+            self._at(max(when, self.now + 0.001), DUE, (workspace, workspace.epoch))
+
+    def _stop(self, workspace: Workspace) -> None:
+        if self.sessions[workspace.id]:
+            self.violations.append(f"{workspace.id} was stopped with a session open")
+        self._turn(workspace, _W.STOPPING)
+        self._unseat(workspace)
+        self._turn(workspace, _W.STOPPED)
+        self.departed += 1
+        self.left_at.pop(workspace.id, None)
+        self._look(workspace)
+        self._serve_queue()
+
+    def _unseat(self, workspace: Workspace) -> None:
+        machine = self.machines[workspace.machine_id]
+        del self.on[machine.id][workspace.id]
+        _put(machine, occupied=machine.occupied - 1)
+        if not machine.occupied:
+            _put(machine, empty_since_ms=self.now_ms)
+        self._list(machine)
+        if self.trial.prices is not None:
+            piece = Piece(
+                workspace.id, RUNNING, machine.machine_class, 0, workspace.running_since_ms, self.now_ms
+            )  # fmt: skip
+            self.cost += float(self.trial.prices.cost([piece]))
+        # Files leave with every stop: machines come and go.
+        _put(workspace, machine_id="", epoch=workspace.epoch + 1)
+        self.sessions.pop(workspace.id, None)
+        self._count(-1)
+
+    def _turn(self, workspace: Workspace, to: WorkspaceStatus) -> None:
+        check_transition(workspace.status, to)
+        _put(workspace, status=to, status_since_ms=self.now_ms)
+
+    def _count(self, more: int) -> None:
+        self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+        self.users += more
+
+    # Machines
+
+    def _list(self, machine: Machine) -> None:
+        ready = machine.status is _M.READY
+        if ready and machine.occupied:
+            self.listed.pop(machine.id, None)
+        else:
+            self.listed[machine.id] = machine
+        if ready and takes_work(machine) and machine.occupied < machine.slots:
+            self.roomy[machine.id] = machine
+        else:
+            self.roomy.pop(machine.id, None)
+
+    def _become(self, machine: Machine, to: MachineStatus) -> None:
+        check_transition(machine.status, to)
+        _put(machine, status=to, status_since_ms=self.now_ms)
+        if to is _M.TERMINATED:
+            if self.on.pop(machine.id, None):
+                self.violations.append(f"{machine.id} was removed with workspaces on it")
+            for each in (self.machines, self.listed, self.roomy):
+                each.pop(machine.id, None)
+            self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+            self.cloud.terminate(machine.id, self.now)
+        else:
+            self._list(machine)
+
+    def _decide(self) -> None:
+        if self.cloud.faulty:
+            self._reconcile()
+        facts = Facts(
+            self.users,
+            list(self.listed.values()),
+            arrivals=self.arrived,
+            departures=self.departed,
+            waits=self.waited,
+            boots=self.boots,
+            starts=self.starts,
+            peaks=self.workload.peaks,
+            throttled=self.throttled,
+            busy=len(self.machines) - len(self.listed),
+        )
+        self.arrived = self.departed = self.waited = 0
+        self.throttled = False
+        trial = self.trial
+        decision, self.memory = trial.decide(facts, trial.rule, self.memory, self.now_ms)
+        self.decision = decision
+        if self.explain is not None and abs(self.now - self.explain) <= 5 * trial.tick:
+            self.explained.append(decision.to_json())
+        for machine_id in decision.undrain:
+            self._become(self.machines[machine_id], _M.READY)
+        for machine_id in decision.revive:
+            self._start(self.machines[machine_id])
+        for machine_id in decision.drain:
+            self._give_back(self.machines[machine_id])
+        for machine_id in decision.park:
+            self._become(self.machines[machine_id], _M.STOPPED)
+            self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+            self.cloud.stop(machine_id, self.now)
+        if decision.launch and self.now >= self.refused_until:
+            self._launch(decision.launch)
+        if decision.spare and trial.move_after and self.now >= self.moved_at + MOVE_EVERY:
+            self._move(decision.spare)
+        if self.queue and self.roomy:
+            self._serve_queue()
+
+    def _give_back(self, machine: Machine) -> None:
+        if machine.occupied:
+            self.violations.append(f"{machine.id} was drained with workspaces on it")
+        self._become(machine, _M.DRAINING)
+        self._become(machine, _M.TERMINATED)
+        self.counts["given back"] += 1
+
+    def _launch(self, count: int) -> None:
+        self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+        ids = []
+        for _ in range(count):
+            self.serial += 1
+            machine = Machine(
+                f"m-{self.serial}", "simulated", _M.LAUNCHING, self.now_ms, self.trial.rule.slots,
+                created_at_ms=self.now_ms,
+            )  # fmt: skip
+            self.machines[machine.id] = self.listed[machine.id] = machine
+            self.on[machine.id] = {}
+            ids.append(machine.id)
+        self.counts["launched"] += count
+        self._ask(ids)
+
+    def _ask(self, ids: Sequence[str]) -> None:
+        answer = self.cloud.launch(ids, self.now)
+        for machine_id, when in answer.up:
+            self._at(when, UP, (machine_id, self.machines[machine_id].status_since_ms))
+        for machine_id in answer.refused:
+            self._become(self.machines[machine_id], _M.TERMINATED)
+        self.throttled |= answer.throttled
+        self.counts["refused"] += len(answer.refused)
+        if answer.no_capacity:
+            self.refused_until = int(self.now + NO_CAPACITY_PAUSE)
+
+    def _start(self, machine: Machine) -> None:
+        self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+        when = self.cloud.start(machine.id, self.now)
+        self._become(machine, _M.LAUNCHING)
+        self.counts["started"] += 1
+        self._at(when, UP, (machine.id, machine.status_since_ms))
+
+    def _come_up(self, what: tuple[str, int]) -> None:
+        machine = self.machines.get(what[0])
+        if (
+            machine is None
+            or machine.status is not _M.LAUNCHING
+            or machine.id not in self.cloud.instances
+        ):
+            return  # given up meanwhile
+        took = self.now - (machine.status_since_ms - self.start_ms) / 1000
+        recent = self.boots if machine.status_since_ms == machine.created_at_ms else self.starts
+        recent.insert(0, took)
+        del recent[RECENT:]
+        _put(machine, empty_since_ms=self.now_ms)
+        self._become(machine, _M.READY)
+        goes = self.cloud.taken_back_at(machine.id, self.now)
+        if goes is not None:
+            self._at(goes - self.cloud.notice, GOES, (machine.id, goes, True))
+        self._serve_queue()
+
+    def _taken_away(self, what: tuple[str, float, bool]) -> None:
+        machine_id, goes, told_only = what
+        machine = self.machines.get(machine_id)
+        if machine is None or machine.status is _M.STOPPED:
+            return
+        if told_only:
+            at_ms = self.start_ms + int(goes * 1000)
+            doomed = moving.deadline(machine, at_ms, self.now_ms)
+            if doomed is None:
+                return
+            _put(machine, doomed_at_ms=doomed)
+            if machine.status is _M.READY:
+                self._become(machine, _M.DRAINING)
+            self._evacuate(machine)
+            self._at(goes, GOES, (machine_id, goes, False))
+            return
+        left = self.on[machine_id]
+        if any(self.sessions[one] for one in left):
+            self.violations.append(f"{machine_id} was taken away with sessions on it")
+        self.counts["taken back"] += 1
+        if machine.status is not _M.TERMINATED:
+            self._become(machine, _M.TERMINATED)
+
+    def _evacuate(self, machine: Machine) -> None:
+        here = list(self.on[machine.id].values())
+        for step in moving.steps(machine, here, self.sessions, self.now_ms):
+            if isinstance(step, moving.Move):
+                self._relocate(step.workspace)
+                self.counts["moved off doomed machines"] += 1
+
+    def _move(self, spare: int) -> None:
+        self.moved_at = self.now
+        before = self.now - self.trial.move_after
+        partly = [m for m in self.roomy.values() if m.occupied]
+        movable = {
+            m.id: [
+                one
+                for one in self.on[m.id]
+                if not self.sessions[one] and self.left_at.get(one, inf) <= before
+            ]
+            for m in partly
+        }
+        for move in defragment.moves(spare, partly, movable):
+            self._relocate(self.on[move.machine_id][move.workspace_id])
+            self.counts["moved"] += 1
+
+    def _relocate(self, workspace: Workspace) -> None:
+        """It is stopped, saved, and wants a slot again; whoever is connected comes back to it by themselves."""
+        open_sessions = self.sessions[workspace.id]
+        self._turn(workspace, _W.STOPPING)
+        self._unseat(workspace)
+        if open_sessions:  # no new arrival: they were there
+            self.asked[workspace.id] = (inf, STAYS_ON)
+        self._at(self.now + MOVE_TAKES, MOVED, workspace)
+
+    def _reconcile(self) -> None:
+        """Records against what the cloud shows, by the code that does so live."""
+        suspects = [m for m in self.listed.values() if m.status is not _M.READY]
+        if not suspects:
+            return
+        shown = self.cloud.describe(suspects)
+        outlook = reconcile.Outlook(self.trial.launch_timeout, joins=True)
+        repeats = []
+        for change in reconcile.converge_machines(suspects, shown, self.now_ms, outlook):
+            if isinstance(change, reconcile.Repeat):
+                repeats.append(change.machine.id)
+            elif isinstance(change, reconcile.Remove):
+                self._become(change.machine, _M.TERMINATED)
+                self.counts["given up"] += 1
+        if repeats:
+            self._ask(repeats)
+
+    # What is told
+
+    def _sample(self) -> None:
+        status = Counter(m.status for m in self.listed.values())
+        ready = len(self.machines) - len(self.listed) + status[_M.READY]
+        launching, stopped = status[_M.LAUNCHING], status[_M.STOPPED]
+        want, waiting = self.decision.want, len(self.queue)
+        self.samples.append(Sample(self.now, self.users, waiting, ready, launching, stopped, want))
+        orphans = self.cloud.instances - self.machines.keys()
+        if orphans:
+            self.violations.append(f"nobody knows of {sorted(orphans)[:3]}")
+
+    def _told(self, seconds: float) -> Account:
+        sums = self.account
+        sums.pass_to(self.now, self.users, len(self.cloud.instances))
+        for came, _ in self.asked.values():  # they wait still
+            sums.served(came, self.now - came)
+        hours = sums.machine_seconds / 3600
+        stopped = self.cloud.stopped_seconds(self.now) / 3600
+        cost = hours * self.cloud.about.price + stopped * self.cloud.about.price_stopped
+        if self.trial.prices is not None:
+            self.counts["billed"] = round(self.cost * 100)
+        return Account(
+            self.trial.name, self.trial.setting, self.workload.name, self.seed,
+            sums.visits, sums.arrivals, sums.waits, hours, sums.bound_seconds / 3600,
+            sums.user_seconds / 3600, cost, sums.hours, self.samples, dict(self.counts),
+            self.violations, self.explained, seconds,
+        )  # fmt: skip
+
+
+NO_CAPACITY_PAUSE = 10.0
+
+
+class _Sums:
+    """What is summed up while time passes, from counted_from on."""
+
+    def __init__(self, slots: int, counted_from: float) -> None:
+        self.slots, self.counted_from = slots, counted_from
+        self.at = counted_from
+        self.visits = self.arrivals = 0
+        self.machine_seconds = self.bound_seconds = self.user_seconds = 0.0
+        self.waits: list[float] = []
+        self.hours: dict[int, tuple[int, int]] = {}
+
+    def pass_to(self, now: float, users: int, machines: int) -> None:
+        seconds = now - self.at
+        if seconds <= 0:
+            return
+        self.at = now
+        self.user_seconds += users * seconds
+        self.bound_seconds += -(-users // self.slots) * seconds
+        self.machine_seconds += machines * seconds
+
+    def arrive(self, at: float) -> None:
+        if at >= self.counted_from:
+            self.arrivals += 1
+            came, waited = self.hours.get(int(at // 3600) % 24, (0, 0))
+            self.hours[int(at // 3600) % 24] = (came + 1, waited)
+
+    def served(self, came: float, wait: float) -> None:
+        if wait >= WARM and came >= self.counted_from:
+            self.waits.append(wait)
+            hour = int(came // 3600) % 24
+            arrivals, waited = self.hours.get(hour, (0, 0))
+            self.hours[hour] = (arrivals, waited + 1)
