@@ -1,5 +1,5 @@
 """Real arrivals that packages bring along. Their files are read; the packages are never imported, so that
-`pip install --no-deps` is enough. Errors: WorkloadError.
+`pip install --no-deps` is enough. Errors: WorkloadError, PackageMissing.
 
 | name      | package         | what it has                                             | what becomes of it                  |
 |-----------|-----------------|---------------------------------------------------------|-------------------------------------|
@@ -34,6 +34,10 @@ from lifecycle.simulation.stays import Stays
 from lifecycle.simulation.stretch import MOST_DAYS, Days
 
 JITTER = 600.0  # seconds by which copies of a departure are moved, either way
+
+
+class PackageMissing(WorkloadError):
+    """It is not installed. str(error) has the command that does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Dataset:
     def path(self) -> Path:
         found = find_spec(self.package)
         if found is None or not found.submodule_search_locations:
-            raise WorkloadError(
+            raise PackageMissing(
                 f"the package {self.package} is not installed; try: pip install --no-deps {self.package}"
             )
         return Path(next(iter(found.submodule_search_locations)), self.file)

@@ -60,7 +60,7 @@ def workload(text: str, seed: int) -> Workload:
     except WorkloadError as error:
         if wanted.file or str(error).startswith(wanted.name):
             raise
-        raise WorkloadError(f"{wanted.name}: {error}") from None
+        raise type(error)(f"{wanted.name}: {error}") from None
 
 
 def _file(
