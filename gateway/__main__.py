@@ -241,7 +241,12 @@ def simulate(workload: str, **given: Any) -> None:
     from gateway.simulate_order import Order
 
     cloud, settings = cloud_of(given), settings_of(given)
-    sys.exit(run(Order(workload, cloud=cloud, settings=settings, **given), simulator()))
+    try:
+        code = run(Order(workload, cloud=cloud, settings=settings, **given), simulator())
+    except KeyboardInterrupt:
+        say("stopped; nothing was written")
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def _tell(row: dict[str, Any]) -> None:
