@@ -1,6 +1,6 @@
 """Text as rows, each value with its place, so that an error can say FILE:LINE:COLUMN. Pure.
 
-CSV (or with ";" or tabs) with a header, JSON lines, or one JSON array of objects. Errors: WorkloadError.
+CSV (or with ";" or tabs) with a header, JSON lines, or JSON arrays of objects. Errors: WorkloadError.
 """
 
 from __future__ import annotations
@@ -62,38 +62,43 @@ def table(file: str, text: str, alone: str = "", is_value: Any = lambda _: False
 
 
 def objects(file: str, text: str) -> Iterator[Row]:
-    """The objects of JSON lines, or of one array. Raises WorkloadError."""
+    """The objects of JSON lines, or of arrays. Raises WorkloadError."""
     text = text.removeprefix("\ufeff")
     decoder = json.JSONDecoder(parse_constant=_no_constant)
-    at = _after_space(text, 0)
-    is_array = text[at : at + 1] == "["
-    at += is_array
-    line, counted = 1, 0
+    at = line = counted = 0
+    inside = False
     while (at := _after_space(text, at)) < len(text):
-        if is_array and text[at] == "]":
-            return
+        if (
+            text[at] == "[]"[inside]
+        ):  # arrays may stand behind each other: several answers in one file
+            inside, at = not inside, at + 1
+            continue
         line, counted = line + text.count("\n", counted, at), at
-        column = at - text.rfind("\n", 0, at)
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise WorkloadError(
-                f"{file}:{error.lineno}:{error.colno}: it is no JSON ({error.msg.lower()});"
-                " correct it or take the row out"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise WorkloadError(f"{file}:{line}:{column}: {error}; take the row out") from None
-        if not isinstance(value, dict):
-            raise WorkloadError(
-                f"{file}:{line}:{column}: a row must be an object, as in"
-                ' {"at": "2026-11-23T09:00:00Z", "seconds": 1800}'
-            )
-        yield Row(value, line, text[at:end], column)
-        at = end
-    if is_array:
+        row, at = _object(decoder, file, text, at, line + 1)
+        yield row
+    if inside:
+        last = text.count("\n") + 1
+        raise WorkloadError(f"{file}:{last}:1: the array has no end; was all of it written?")
+
+
+def _object(decoder: json.JSONDecoder, file: str, text: str, at: int, line: int) -> tuple[Row, int]:
+    """The object that begins there, and where it ends."""
+    column = at - text.rfind("\n", 0, at)
+    try:
+        value, end = decoder.raw_decode(text, at)
+    except json.JSONDecodeError as error:
         raise WorkloadError(
-            f"{file}:{line + text.count(chr(10), counted)}:1: the array has no end; was all of it written?"
+            f"{file}:{error.lineno}:{error.colno}: it is no JSON ({error.msg.lower()});"
+            " correct it or take the row out"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise WorkloadError(f"{file}:{line}:{column}: {error}; take the row out") from None
+    if not isinstance(value, dict):
+        raise WorkloadError(
+            f"{file}:{line}:{column}: a row must be an object, as in"
+            ' {"at": "2026-11-23T09:00:00Z", "seconds": 1800}'
         )
+    return Row(value, line, text[at:end], column), end
 
 
 def _no_constant(name: str) -> None:

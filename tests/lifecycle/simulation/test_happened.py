@@ -56,6 +56,8 @@ def test_a_visit_lasts_while_there_are_sessions() -> None:
     )
     lines = "\n".join(map(json.dumps, events))  # as `ide-gateway events -o json` prints them
     assert read_text(lines) == workload
+    pages = json.dumps(events[:4]) + "\n" + json.dumps(events[4:]) + "\n[]\n"
+    assert read_text(pages) == workload
     assert read(events[::-1]) == workload
 
 
