@@ -230,7 +230,7 @@ def why(workspace: str, output: str, url: str, data_dir: str | None) -> None:
 @flags
 @verbose
 def simulate(workload: str, **given: Any) -> None:
-    """Simulate days of a pool: who waits, for how long, and what machines cost.
+    """Simulate who would wait, and what machines would cost.
 
     The code that decides live decides on a virtual clock. WORKLOAD is who comes, as in
     diurnal:users=1500, rush, exam:users=500,extra=3000, recorded:visits.csv, events:day.json,

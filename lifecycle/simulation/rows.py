@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lifecycle.simulation.spec import WorkloadError
+
+IsValue = Callable[[str], bool]
 
 DELIMITERS = ",;\t"
 _SPACE = re.compile(r"[\s,]*")
@@ -49,7 +51,7 @@ class Table:
         return WorkloadError(f"{self.file}:{row.line}:{row.place(name)}: {what}")
 
 
-def table(file: str, text: str, alone: str = "", is_value: Any = lambda _: False) -> Table:
+def table(file: str, text: str, alone: str = "", is_value: IsValue = lambda _: False) -> Table:
     """A file's rows; empty lines and those that begin with # are none. alone, is_value: a file without a header whose
     first cell is a value has this one column. Raises WorkloadError."""
     text = text.removeprefix("\ufeff")
@@ -110,7 +112,7 @@ def _after_space(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _csv(file: str, text: str, alone: str, is_value: Any) -> Table:
+def _csv(file: str, text: str, alone: str, is_value: IsValue) -> Table:
     lines = [
         (number, line)
         for number, line in enumerate(text.splitlines(), 1)
@@ -123,7 +125,7 @@ def _csv(file: str, text: str, alone: str, is_value: Any) -> Table:
     first, header = lines[0]
     delimiter = max(DELIMITERS, key=header.count)
     names = [name.strip().lower() for name in _cells(file, first, header, delimiter)]
-    if alone and len(names) == 1 and is_value(names[0].upper()):
+    if alone and len(names) == 1 and is_value(names[0]):
         names = [alone]
     else:
         lines = lines[1:]

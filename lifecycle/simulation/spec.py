@@ -117,9 +117,12 @@ def clock(text: str) -> float:
 
 def calendar(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        found = date.fromisoformat(text)
     except ValueError:
         raise ValueError("a date such as 2026-11-23") from None
+    if not 2000 <= found.year < 2100:
+        raise ValueError("a date from 2000 to 2100, such as 2026-11-23")
+    return found
 
 
 def zone(text: str) -> ZoneInfo:

@@ -48,6 +48,7 @@ def test_how_a_specification_is_read() -> None:
         ("recorded:none.csv", "none.csv: it cannot be read (no such file or directory); correct the path"),
         ("recorded:none.csv,zone=Mars", "recorded: zone=Mars must be a time zone such as Europe/Berlin"),
         ("recorded:none.csv,zone=../x", "recorded: zone=../x must be a time zone"),
+        ("recorded:none.csv,day=9999-12-31", "recorded: day=9999-12-31 must be a date from 2000 to 2100"),
         ("recorded:none.csv,day=monday", "recorded: day=monday must be a date such as 2026-11-23"),
     ],
 )  # fmt: skip
