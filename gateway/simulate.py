@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from gateway.exits import ConfigurationError, DependencyMissing, Exit
-from gateway.simulate_order import Order, tasks_of
+from gateway.simulate_order import Order, check_peaks, tasks_of
 from gateway.terminal import one_line, say, warn
 from lifecycle.simulation import report
 from lifecycle.simulation.datasets import PackageMissing
@@ -54,6 +54,7 @@ def simulate(order: Order, simulator: Simulator) -> int:
     _writable(order)
     try:
         workload = workload_of(tasks[0])
+        check_peaks(workload, tasks[0])
         for line in report.heading(workload, order.seeds):
             say(one_line(line))
         accounts = _run(order, tasks, simulator)

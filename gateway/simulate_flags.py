@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 CLOUD = {
     "boot": ("boot", "SECONDS", "Median time until a new machine is ready."),
     "start": ("start", "SECONDS", "Median time until a stopped machine is ready again."),
-    "api_burst": ("burst", "MACHINES", "The cloud grants so many launches at once; 0: any number."),
+    "api_burst": ("burst", "MACHINES", "The cloud grants so many launches at once."),
     "api_rate": ("rate", "PER SECOND", "And so many a second after that."),
     "failures": ("fails", "SHARE", "Of launches that end in an error."),
     "hangs": ("hangs", "SHARE", "Of launches that nothing is heard of again."),
@@ -35,7 +35,9 @@ SETTINGS = {
 
 SHARES = ("failures", "hangs")
 WHOLE = ("api_burst", "slots")
-POSITIVE = ("slots", "idle_timeout")
+POSITIVE = ("slots", "idle_timeout", "boot", "start", "api_burst", "api_rate")
+UNBOUNDED = ("api_burst", "api_rate")
+"""Their 0 means that there is no bound; nobody has to write it."""
 
 
 class Number(click.ParamType[float]):
@@ -69,9 +71,10 @@ def _type(flag: str) -> Number:
 def _option(
     flag: str, metavar: str, help_text: str, default: float
 ) -> Callable[[Command], Command]:
+    shown = "unbounded" if flag in UNBOUNDED else f"{default:g}"
     return click.option(
         f"--{flag.replace('_', '-')}", type=_type(flag), metavar=metavar,
-        help=f"{help_text}  [default: {default:g}]",
+        help=f"{help_text}  [default: {shown}]",
     )  # fmt: skip
 
 

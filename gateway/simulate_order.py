@@ -9,8 +9,10 @@ from pathlib import Path
 
 from gateway.exits import Exit
 from gateway.terminal import one_line
-from lifecycle.simulation.records import Cloud
+from lifecycle.peaks import Peak
+from lifecycle.simulation.records import Cloud, Workload
 from lifecycle.simulation.report import PROMISE
+from lifecycle.simulation.report import clock as shown
 from lifecycle.simulation.runs import Policy, Simulator, Task
 from lifecycle.simulation.settings import Settings
 from lifecycle.simulation.spec import WorkloadError, asked, clock, meant
@@ -168,6 +170,17 @@ def _peak(text: str) -> tuple[float, int]:
             f"--peak {text}: it must be a time and how many come", "as in --peak 09:00=3000"
         )
     return _clock("--peak", at), int(users)
+
+
+def check_peaks(workload: Workload, task: Task) -> None:
+    """A peak that nobody can come to was meant for another day. Raises Contradiction."""
+    last = max((visit.at for visit in workload.visits), default=0.0)
+    for at, _ in task.peaks:
+        if at - Peak(0, 0).early > last:
+            raise Contradiction(
+                f"--peak {shown(at)} is after everybody has come (the last one at {shown(last)})",
+                "name a time within the workload, or ask for more days",
+            )
 
 
 def _clock(flag: str, text: str) -> float:

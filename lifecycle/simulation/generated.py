@@ -67,6 +67,8 @@ class Model:
     def workload(self, name: str, values: Mapping[str, Any], seed: int) -> Workload:
         """Raises WorkloadError where parameters contradict each other."""
         found, peaks = self.make(values, Random(seed))
+        if not found:
+            raise WorkloadError("nobody comes; ask for more users or days")
         return Workload(name, found, START_MS, peaks)
 
 

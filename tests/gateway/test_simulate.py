@@ -98,7 +98,7 @@ def test_what_is_given_arrives(run: Any, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     flags = [
         "--wait-probability", "0.02", "--slots", "3", "--idle-timeout", "60", "--scale-in-delay", "0", "--peak", "09:00=3000",
-        "--peak", "2d10:30=5", "--boot", "90", "--start", "9", "--api-burst", "20", "--api-rate", "2.5", "--failures", "0.1",
+        "--peak", "23:50=5", "--boot", "90", "--start", "9", "--api-burst", "20", "--api-rate", "2.5", "--failures", "0.1",
         "--hangs", "0.2", "--spot-hours", "12", "--price", "0.3", "--seed", "7", "--json", str(file),
     ]  # fmt: skip
     code, out, err = run(DAY, *flags)
@@ -115,7 +115,7 @@ def test_what_is_given_arrives(run: Any, tmp_path: Path) -> None:
     assert found["cloud"]["spotHours"] == 12
     assert [peak["users"] for peak in found["workload"]["peaks"]] == [3000, 5]
     assert (found["policies"][0]["figure"], found["runs"][0]["seed"]) == (0.02, 7)
-    assert "declared: 5 come around 2d10:30" in out
+    assert "declared: 5 come around 23:50" in out
     assert "COST" in out
 
 
@@ -157,7 +157,10 @@ def test_explain(run: Any) -> None:
         ([DAY, "--peak", "09:00"], "error: --peak 09:00: it must be a time and how many come\n  as in --peak 09:00=3000"),
         ([DAY, "--peak", "09:00=many"], "error: --peak 09:00=many: it must be"),
         ([DAY, "--peak", "nine=30"], "error: --peak nine: must be a time"),
-        ([DAY, "--boot", "nan"], "Invalid value for '--boot': 'nan' is no number from 0 to 1e+09."),
+        ([DAY, "--peak", "2d09:00=30"], "error: --peak 2d09:00 is after everybody has come (the last one at 23:"),
+        ([DAY, "--boot", "nan"], "Invalid value for '--boot': 'nan' is no number above 0 and below 1e+09."),
+        ([DAY, "--api-rate", "0"], "Invalid value for '--api-rate': '0' is no number above 0 and below 1e+09."),
+        ([DAY, "--spot-hours", "inf"], "Invalid value for '--spot-hours': 'inf' is no number from 0 to 1e+09."),
         ([DAY, "--slots", "0"], "Invalid value for '--slots': '0' is no whole number from 1 to 1e+06."),
         ([DAY, "--slots", "2.5"], "Invalid value for '--slots': '2.5' is no whole number"),
         ([DAY, "--failures", "2"], "Invalid value for '--failures': '2' is no number from 0 to 1."),

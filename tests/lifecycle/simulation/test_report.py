@@ -115,6 +115,11 @@ def test_waits_by_the_hour_against_the_promise() -> None:
     ]
 
 
+def test_chance_breaks_no_promise() -> None:
+    close = summaries([account(waits=[1.0] * 11, hours={})])
+    assert report.promises(close)[0].endswith("1.10 % did: kept, but for chance")
+
+
 def test_the_heading_says_what_was_mended() -> None:
     visits = [Visit(5, 0, 9), Visit(90_000, 0, 9)]
     workload = Workload(

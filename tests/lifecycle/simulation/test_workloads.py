@@ -58,6 +58,11 @@ def test_what_is_refused(text: str, error: str) -> None:
     assert error in str(refused.value)
 
 
+def test_a_day_on_which_nobody_comes_is_refused() -> None:
+    with pytest.raises(WorkloadError, match="poisson: nobody comes; ask for more users or days"):
+        workload("poisson:sessions=1", 2)  # of this seed; others have one visit, or two
+
+
 def test_files_are_read(tmp_path: Path) -> None:
     visits, there, events = tmp_path / "v.csv", tmp_path / "there.csv", tmp_path / "day.json"
     visits.write_text("at,seconds\n1763974800,5\n")
