@@ -162,10 +162,10 @@ def _rush(values: Mapping[str, Any], chance: Random) -> tuple[list[Visit], tuple
 
 def _exam(values: Mapping[str, Any], chance: Random) -> tuple[list[Visit], tuple[Peak, ...]]:
     """Who comes to the exam comes within ten minutes of its beginning, most of them close to it, and stays to its end."""
-    usual, _ = _diurnal(values, chance)
     begins, count = values["at"], values["extra"]
     if begins >= values["days"] * DAY:
         raise WorkloadError("at: the exam would be after the last day; ask for more days")
+    usual, _ = _diurnal(values, chance)
     first = 1 + max((visit.user for visit in usual), default=-1)
     extra = [_sitting(begins, values["length"], first + number, chance) for number in range(count)]
     peak = Peak(START_MS + round(begins * 1000), count, "exam", EXAM_EARLY, EXAM_LATE)
