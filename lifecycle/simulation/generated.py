@@ -34,7 +34,8 @@ HOURS = (
     0.50, 0.36, 0.26, 0.18, 0.15, 0.17, 0.38, 0.66, 0.82, 0.83, 0.77, 0.77,
     0.80, 0.79, 0.81, 0.78, 0.68, 0.82, 0.98, 1.00, 0.94, 0.91, 0.88, 0.72,
 )  # fmt: skip
-"""Arrivals of each hour of a day against the busiest one's: the shape of a weekday of New York's taxis."""
+"""Arrivals of each hour of a day against the busiest one's: in the manner of New York's taxis on a weekday, written by
+hand and fitted to nothing. For measured days there are flights, bikes and parking."""
 
 STEP = 600.0  # seconds that a rate of the day holds
 
