@@ -13,6 +13,7 @@ import click
 
 from gateway import __version__
 from gateway.exits import Exit
+from gateway.simulate_flags import cloud_of, flags, settings_of
 from gateway.terminal import fail, say, warn
 
 if TYPE_CHECKING:
@@ -222,6 +223,30 @@ def why(workspace: str, output: str, url: str, data_dir: str | None) -> None:
     lines = [json.dumps(row, indent=2)] if output == "json" else lines_of(row, time.time() * 1000)
     for line in lines:
         say(line)
+
+
+@cli.command()
+@click.argument("workload")
+@flags
+@verbose
+def simulate(workload: str, **given: Any) -> None:
+    """Simulate who would wait, and what machines would cost.
+
+    The code that decides live decides on a virtual clock. WORKLOAD is who comes, as in
+    diurnal:users=1500, rush, exam:users=500,extra=3000, recorded:visits.csv, events:day.json,
+    occupancy:there.csv, flights:users=1500; docs/scaling.md says more.
+    """
+    from gateway.simulate import simulate as run
+    from gateway.simulate import simulator
+    from gateway.simulate_order import Order
+
+    cloud, settings = cloud_of(given), settings_of(given)
+    try:
+        code = run(Order(workload, cloud=cloud, settings=settings, **given), simulator())
+    except KeyboardInterrupt:
+        say("stopped; nothing was written")
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def _tell(row: dict[str, Any]) -> None:

@@ -54,6 +54,12 @@ PURE = (
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",
     "lifecycle.agent.contract", *DECISIONS,
+    "lifecycle.peaks", "lifecycle.simulation.records", "lifecycle.simulation.settings", "lifecycle.simulation.spec",
+    "lifecycle.simulation.stays", "lifecycle.simulation.arrivals", "lifecycle.simulation.visits",
+    "lifecycle.simulation.generated", "lifecycle.simulation.rows", "lifecycle.simulation.moments",
+    "lifecycle.simulation.stretch", "lifecycle.simulation.recorded", "lifecycle.simulation.happened",
+    "lifecycle.simulation.occupancy", "lifecycle.simulation.summary", "lifecycle.simulation.report",
+    "lifecycle.simulation.results", "lifecycle.simulation.explaining",
     "gateway.frames", "gateway.rhythm", "gateway.hosts", "gateway.headers", "gateway.closing",
     "gateway.answer",
 )  # fmt: skip
@@ -64,11 +70,11 @@ RECORDS = ("lifecycle.pools", "lifecycle.telemetry")
 DATA = frozenset(
     {
         "__future__", "base64", "bisect", "collections", "cronsim", "dataclasses", "datetime", "decimal", "difflib", "enum",
-        "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
+        "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "operator", "random", "re",
         "statistics", "string", "struct", "tomllib", "typing", "urllib.parse", "zoneinfo",
     }
 )  # fmt: skip
-"""Modules without a clock, a socket, a file or a die: standard ones, and cronsim."""
+"""Modules without a clock, a socket, a file or a die: standard ones, and cronsim. Of random, Random with a seed."""
 
 TECHNOLOGIES = (
     (
@@ -148,6 +154,7 @@ SDKS = {
     "click": {"gateway"},
     "aiosmtplib": {"lifecycle.notices.email"},
     "cronsim": {"lifecycle.schedule"},
+    "matplotlib": {"lifecycle.simulation.plots"},
 }  # fmt: skip
 """Third party → the modules or packages that may use it."""
 
@@ -234,6 +241,17 @@ def test_a_pure_module_takes_no_time_and_reads_nothing() -> None:
     acts = {"now", "today", "utcnow", "open", "print", "input", "exec", "eval", "__import__"}
     broken = {module: acts & {name for name, _ in calls(module)} for module in PURE}
     assert {module: names for module, names in broken.items() if names} == {}
+
+
+def test_chance_in_a_pure_module_comes_from_a_seed() -> None:
+    for module in PURE:
+        for node in ast.walk(sources()[module]):
+            if isinstance(node, ast.Import):
+                assert "random" not in {alias.name for alias in node.names}, module
+            elif isinstance(node, ast.ImportFrom) and node.module == "random":
+                assert {alias.name for alias in node.names} == {"Random"}, module
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "Random" or node.args, f"{module}:{node.lineno} has no seed"
 
 
 def test_a_technology_imports_no_other_and_no_decision() -> None:

@@ -35,7 +35,17 @@ def test_help_names_the_commands_and_hides_the_worker(tmp_path: Path) -> None:
     result = ide_gateway("--help", cwd=tmp_path)
     assert result.returncode == 0
     words = [line.split()[0] for line in result.stdout.partition("Commands:")[2].splitlines()[1:]]
-    assert words == ["events", "ls", "open", "serve", "settings", "start", "stop", "why"]
+    assert words == [
+        "events",
+        "ls",
+        "open",
+        "serve",
+        "settings",
+        "simulate",
+        "start",
+        "stop",
+        "why",
+    ]
     assert "..." not in result.stdout.partition("Commands:")[2]
 
 

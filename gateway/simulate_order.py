@@ -1,0 +1,190 @@
+"""What `ide-gateway simulate` is asked for, checked before anything runs. Errors: Contradiction, exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+from gateway.exits import Exit
+from gateway.terminal import one_line
+from lifecycle.peaks import Peak
+from lifecycle.simulation.records import Cloud, Workload
+from lifecycle.simulation.report import PROMISE
+from lifecycle.simulation.report import clock as shown
+from lifecycle.simulation.runs import Policy, Simulator, Task
+from lifecycle.simulation.settings import Settings
+from lifecycle.simulation.spec import WorkloadError, asked, clock, meant
+from lifecycle.simulation.workloads import kind_of
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command's flags say. cloud, settings: those that were given, under their fields' names."""
+
+    workload: str
+    policies: Sequence[str] = ()
+    sweep: bool = False
+    seeds: int = 1
+    seed: int = 1
+    jobs: int = 1
+    wait_probability: float | None = None
+    cloud: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
+    peaks: Sequence[str] = ()
+    explain: str | None = None
+    json_file: Path | None = None
+    plots: Path | None = None
+
+
+class Contradiction(Exit):
+    """Flags that cannot be meant together, or mean nothing: a wrong command line."""
+
+    code = 2
+
+
+def tasks_of(order: Order, simulator: Simulator) -> list[Task]:
+    """Every simulation, by seed. Raises Contradiction."""
+    _check_workload(order.workload)
+    figures = figures_of(order, simulator)
+    if order.explain is not None and order.sweep:
+        raise Contradiction(
+            "--explain asks about one decision, --sweep makes many simulations", "leave one out"
+        )
+    explain = _clock("--explain", order.explain) if order.explain is not None else None
+    cloud, settings = Cloud(**_cloud(order)), Settings(**order.settings)  # type: ignore[arg-type]
+    peaks = tuple(_peak(text) for text in order.peaks)
+    return [
+        Task(
+            order.workload,
+            policy,
+            figure,
+            seed,
+            cloud,
+            settings,
+            peaks,
+            explain if seed == order.seed else None,
+        )
+        for seed, (policy, figure) in product(range(order.seed, order.seed + order.seeds), figures)
+    ]
+
+
+def _check_workload(text: str) -> None:
+    try:
+        wanted = asked(text)
+        wanted.read(kind_of(wanted).parameters)
+    except WorkloadError as error:
+        raise Contradiction(one_line(str(error))) from error
+
+
+def figures_of(order: Order, simulator: Simulator) -> list[tuple[str, float | None]]:
+    """(policy, figure) to simulate, each once. Raises Contradiction."""
+    known = simulator.policies
+    wanted = [_policy(text, known) for text in order.policies] or [(PROMISE, None)]
+    names = list(dict.fromkeys(name for name, _ in wanted))
+    set_ = {name for name, figure in wanted if figure is not None}
+    if order.sweep and set_:
+        name = sorted(set_)[0]
+        raise Contradiction(
+            f"--sweep tries many figures of {name}, and --policy sets one", f"write --policy {name}"
+        )
+    if order.wait_probability is not None:
+        _check_promise(names, set_, order.sweep)
+    if order.sweep:
+        return [(name, figure) for name in names for figure in _swept(known[name])]
+    given = {PROMISE: order.wait_probability} if order.wait_probability is not None else {}
+    usual = {name: given.get(name, known[name].default) for name in names}
+    return list(
+        dict.fromkeys((name, usual[name] if figure is None else figure) for name, figure in wanted)
+    )
+
+
+def _swept(policy: Policy) -> Sequence[float | None]:
+    """A policy without a figure is simulated once."""
+    return [*policy.sweep] or [policy.default]
+
+
+def _policy(text: str, known: Mapping[str, Policy]) -> tuple[str, float | None]:
+    name, equals, said = text.partition("=")
+    if name not in known:
+        raise Contradiction(f"--policy: there is no policy {meant(name, known)}")
+    if not equals:
+        return name, None
+    if known[name].default is None:
+        raise Contradiction(f"--policy {text}: {name} has no figure", f"write --policy {name}")
+    try:
+        return name, _finite(said)
+    except ValueError:
+        raise Contradiction(
+            f"--policy {text}: {said or 'nothing'} is no number",
+            f"its figure is {known[name].means}",
+        ) from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not abs(number) < float("inf"):  # NaN is refused as well
+        raise ValueError(text)
+    return number
+
+
+def _check_promise(names: Sequence[str], set_: set[str], sweep: bool) -> None:
+    promise = PROMISE
+    if promise not in names:
+        raise Contradiction(
+            f"--wait-probability is of the policy {promise}, which is not simulated",
+            f"add --policy {promise}",
+        )
+    if promise in set_ or sweep:
+        other = "--sweep" if sweep else f"--policy {promise}=…"
+        raise Contradiction(
+            f"--wait-probability and {other} say the same differently", "leave one out"
+        )
+
+
+def _cloud(order: Order) -> dict[str, float]:
+    """Raises Contradiction."""
+    cloud = dict(order.cloud)
+    if ("burst" in cloud) != ("rate" in cloud):
+        given, other = (
+            ("--api-burst", "--api-rate") if "burst" in cloud else ("--api-rate", "--api-burst")
+        )
+        raise Contradiction(
+            f"{given} bounds launches only together with {other}",
+            f"add {other}, or leave {given} out",
+        )
+    if cloud.get("fails", 0) + cloud.get("hangs", 0) >= 1:
+        raise Contradiction(
+            "--failures and --hangs together leave no launch that succeeds",
+            "their sum must be below 1",
+        )
+    return cloud
+
+
+def _peak(text: str) -> tuple[float, int]:
+    """ "09:00=3000" """
+    at, _, users = text.partition("=")
+    if not users.isdecimal() or not 0 < int(users) <= 1_000_000:
+        raise Contradiction(
+            f"--peak {text}: it must be a time and how many come", "as in --peak 09:00=3000"
+        )
+    return _clock("--peak", at), int(users)
+
+
+def check_peaks(workload: Workload, task: Task) -> None:
+    """A peak that nobody can come to was meant for another day. Raises Contradiction."""
+    last = max((visit.at for visit in workload.visits), default=0.0)
+    for at, _ in task.peaks:
+        if at - Peak(0, 0).early > last:
+            raise Contradiction(
+                f"--peak {shown(at)} is after everybody has come (the last one at {shown(last)})",
+                "name a time within the workload, or ask for more days",
+            )
+
+
+def _clock(flag: str, text: str) -> float:
+    try:
+        return clock(text)
+    except ValueError as error:
+        raise Contradiction(f"{flag} {text}: must be {error}") from None

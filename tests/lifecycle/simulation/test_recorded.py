@@ -1,0 +1,217 @@
+"""Recorded visits: what is read, what is mended and said, and what is refused, with its place."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lifecycle.simulation import recorded
+from lifecycle.simulation.records import Workload
+from lifecycle.simulation.spec import Asked, WorkloadError
+
+MONDAY_MS = 1_763_942_400_000  # 24 November 2025, 00:00 UTC
+
+
+def read(text: str, **values: str) -> Workload:
+    asked = Asked("recorded", "day.csv", values).read(recorded.PARAMETERS)
+    return recorded.workload("mine", "day.csv", text, asked, seed=1)
+
+
+def rows(workload: Workload) -> list[tuple[Any, ...]]:
+    return [(v.at, v.user, v.seconds, v.priority) for v in workload.visits]
+
+
+PLAIN = """at,seconds,user,priority
+2025-11-24T09:00:00Z,1800,ada,vip
+2025-11-24T09:05:00.250Z,60,bob,
+2025-11-24T10:00:00Z,90.5,ada,batch
+"""
+
+
+def test_a_plain_file() -> None:
+    workload = read(PLAIN)
+    assert (workload.name, workload.start_ms, workload.repairs) == ("mine", MONDAY_MS, ())
+    assert rows(workload) == [
+        (32400.0, 0, 1800.0, "vip"), (32700.25, 1, 60.0, "normal"), (36000.0, 0, 90.5, "batch"),
+    ]  # fmt: skip
+
+
+def as_lines(at: Any) -> str:
+    return json.dumps({"at": at, "seconds": 5}) + "\n" + json.dumps({"at": at, "seconds": 5})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (PLAIN, ""),
+        (PLAIN.replace(",", ";"), ""),
+        (PLAIN.replace(",", "\t"), ""),
+        ("\ufeff" + PLAIN.replace("\n", "\r\n"), ""),
+        ("# of a Monday\n\n" + PLAIN, ""),
+        ('at,seconds,user\n"2025-11-24T09:00:00Z","5","Lovelace, ""Ada"""', ""),
+        ("at,until\n2025-11-24T09:00:00Z,2025-11-24T09:00:05Z", ""),
+        ("at,seconds\n1763974800,5", "times were read as seconds since 1970"),
+        ("at,seconds\n1763974800000,5", "times were read as milliseconds since 1970"),
+        (as_lines(1_763_974_800), "times were read as seconds since 1970"),
+        (as_lines("2025-11-24T09:00:00Z"), ""),
+        (f"[{as_lines('2025-11-24T09:00:00Z')}]".replace("}\n{", "},\n{"), ""),
+        ("at,seconds\n2025-11-24 09:00,5", "1 times without a zone were read as UTC (zone=… says otherwise)"),
+        ("at\n2025-11-24T09:00:00Z", "it does not say how long people stayed: stays are drawn (stay=, sigma=)"),
+        ("2025-11-24T09:00:00Z\n2025-11-24T09:01:00Z", "it does not say how long people stayed: stays are drawn (stay=, sigma=)"),
+        ("at,seconds,mood\n2025-11-24T09:00:00Z,5,good", "columns that are not used: mood"),
+        ("at,seconds\n2025-11-24T09:00:00Z,0", "1 stays of less than a second were taken as one second"),
+        ("at,seconds\n2025-11-24T09:05:00Z,5\n2025-11-24T09:00:00Z,5", "1 rows were out of order and were sorted"),
+        (
+            "at,seconds,user\n2025-11-24T09:00:00Z,600,ada\n2025-11-24T09:05:00Z,600,ada",
+            "1 visits overlapped another of the same user and were taken as one with it",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_read_and_what_is_said_of_it(text: str, said: str) -> None:
+    workload = read(text)
+    assert workload.repairs == ((said,) if said else ())
+    assert workload.visits[0].at == 32400.0
+    assert all(visit.seconds >= 1 for visit in workload.visits)
+    assert workload.start_ms == MONDAY_MS
+
+
+def test_overlapping_visits_of_a_user_are_one() -> None:
+    text = "at,seconds,user\n2025-11-24T09:00:00Z,600,ada\n2025-11-24T09:05:00Z,600,ada\n"
+    assert rows(read(text)) == [(32400.0, 0, 900.0, "normal")]
+
+
+HEAD = "at,seconds,user,priority\n"
+NINE = "2025-11-24T09:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "day.csv:1:1: there is nothing in it; it needs a header and rows"),
+        ("# nothing\n", "day.csv:1:1: there are only comments in it; it needs a header and rows"),
+        (HEAD, "day.csv:1:1: there are no rows in it; each visit needs one"),
+        ("[]", "there is no column at"),
+        ("when,seconds\n1,2", "day.csv:1:1: there is no column at; known ones are at, seconds, until, user, priority"),
+        ("at,secnods\n1,2", "day.csv:1:1: column secnods: did you mean seconds? rename it, or remove it"),
+        ("at,at\n1,2", "day.csv:1:1: two columns are named at; rename one"),
+        (f"{HEAD}{NINE},5\n", "day.csv:2:23: 2 values, but 4 columns; complete the row or take it out"),
+        (f'{HEAD}{NINE},"5,a,b\n', "day.csv:2:22: a quotation mark is not closed; close it"),
+        (f"{HEAD}{NINE},-5,,\n", "day.csv:2:22: a stay of -5.000 s ends before it begins; correct it"),
+        (f"{HEAD}{NINE},31536000,,\n", "day.csv:2:22: a stay of 365 days is longer than 7; correct it"),
+        (f"{HEAD}{NINE},NaN,,\n", "day.csv:2:22: seconds must be a number, not 'NaN'; correct it"),
+        (f"{HEAD}{NINE},inf,,\n", "day.csv:2:22: seconds must be a number, not 'inf'; correct it"),
+        (f"{HEAD}{NINE},,,\n", "day.csv:2:22: it says neither seconds nor until; give one, or take the row out"),
+        (f"{HEAD}{NINE},5,,urgent\n", "day.csv:2:25: priority must be vip, normal, batch or seconds, not 'urgent'"),
+        (f"{HEAD}{NINE},5,,nan\n", "day.csv:2:25: priority must be"),
+        (f"at,until\n{NINE},2025-11-24T08:00:00Z\n", "day.csv:2:22: a stay of -3,600.000 s ends before it begins"),
+        (f"{HEAD}yesterday,5,,\n", 'day.csv:2:1: "yesterday" is no time; write it as'),
+        (f"{HEAD}2025-13-01T00:00:00Z,5,,\n", 'day.csv:2:1: "2025-13-01T00:00:00Z" is no date and time'),
+        (f"{HEAD}1970-01-01T00:00:00Z,5,,\n", 'day.csv:2:1: "1970-01-01T00:00:00Z" is no time from 2000 to 2100'),
+        (f"{HEAD}2500-01-01T00:00:00Z,5,,\n", 'day.csv:2:1: "2500-01-01T00:00:00Z" is no time from 2000 to 2100'),
+        (f"{HEAD}3600,5,,\n", 'day.csv:2:1: "3600" is no time from 2000 to 2100 in seconds or milliseconds'),
+        (f"{HEAD}1e300,5,,\n", 'day.csv:2:1: "1e300" is no time from 2000 to 2100'),
+        (f"{HEAD},5,,\n", 'day.csv:2:1: "" is no time'),
+        (
+            f"{HEAD}1763974800,5,,\n1763974800000,5,,\n",
+            "day.csv:3:1: this time is written as milliseconds since 1970, those before it as seconds since 1970",
+        ),
+        ('{"at": 1763974800, "seconds": 5}\n{"at": 17', "day.csv:2:10: it is no JSON (expecting ',' delimiter)"),
+        ('{"at": 1763974800, "seconds": NaN}', "day.csv:1:1: NaN is no number; take the row out"),
+        ('{"at": 1763974800, "seconds": "soon"}', "day.csv:1:31: seconds must be a number, not 'soon'; correct it"),
+        ('{"at": 1763974800, "seconds": true}', "day.csv:1:31: seconds must be a number, not True; correct it"),
+        ('{"at": [1], "seconds": 5}', "day.csv:1:8: [1] is no time"),
+        ('{"seconds": 5, "at": true}', "day.csv:1:22: True is no time"),
+        ('{"at": 1763974800, "seconds": 5, "user": {}}', "day.csv:1:42: a user must be text or a number, not {}"),
+        ('{"at": 1763974800, "seconds": 5}\n7', "day.csv:2:1: a row must be an object"),
+        ('[{"at": 1763974800, "seconds": 5}', "day.csv:1:1: the array has no end; was all of it written?"),
+        ("[" * 100_000, "day.csv:1:"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(text: str, error: str) -> None:
+    with pytest.raises(WorkloadError) as refused:
+        read(text)
+    assert error in str(refused.value)
+
+
+def test_a_gap_is_said() -> None:
+    minutes = [*range(0, 300, 10), *range(600, 900, 10)]
+    text = "at,seconds\n" + "".join(f"{1_763_942_400 + 60 * m},60\n" for m in minutes)
+    assert read(text).repairs[-1] == "a gap of 5.2 h from 2025-11-24 04:50 has no arrivals"
+
+
+DAYS = "at,seconds\n2025-11-24T09:00:00Z,5\n2025-11-25T10:00:00Z,5\n2025-11-26T11:00:00Z,5\n"
+
+
+def test_a_day_is_chosen() -> None:
+    tuesday = read(DAYS, day="2025-11-25")
+    assert ([v.at for v in tuesday.visits], tuesday.start_ms) == ([36000.0], MONDAY_MS + 86_400_000)
+    assert [v.at for v in read(DAYS, day="2025-11-25", days="2").visits] == [36000.0, 126_000.0]
+    assert [v.at for v in read(DAYS, days="1").visits] == [32400.0]
+    assert len(read(DAYS).visits) == 3
+
+
+def test_an_empty_day_and_too_many_days_are_refused() -> None:
+    with pytest.raises(
+        WorkloadError,
+        match=r"day.csv: nothing happened on 2025-11-27; it has 2025-11-24 to 2025-11-26",
+    ):
+        read(DAYS, day="2025-11-27")
+    long = DAYS + "2026-11-24T09:00:00Z,5\n"
+    with pytest.raises(
+        WorkloadError,
+        match=r"it has 366 days, 2025-11-24 to 2026-11-24; choose at most 31, as in day=2025-11-24,days=7",
+    ):
+        read(long)
+
+
+def berlin(*times: str) -> Workload:
+    return read("at,seconds\n" + "".join(f"{time},5\n" for time in times), zone="Europe/Berlin")
+
+
+def test_the_hour_that_the_clock_shows_twice() -> None:
+    workload = berlin(
+        "2025-10-26T01:30",
+        "2025-10-26T02:10",
+        "2025-10-26T02:50",
+        "2025-10-26T02:05",
+        "2025-10-26T03:00",
+    )
+    assert [v.at for v in workload.visits] == [5400.0, 7800.0, 10200.0, 11100.0, 14400.0]
+    assert (
+        "3 times lie in the hour that the clock of Europe/Berlin showed twice"
+        in workload.repairs[1]
+    )
+    assert not any("out of order" in said for said in workload.repairs)
+
+
+def test_the_hour_that_the_clock_skips() -> None:
+    workload = berlin("2025-03-30T01:30", "2025-03-30T02:30", "2025-03-30T03:45")
+    assert [v.at for v in workload.visits] == [5400.0, 9000.0, 9900.0]
+    assert workload.repairs[-1] == (
+        "1 times lie in the hour that the clock of Europe/Berlin skipped: taken an hour later"
+    )
+
+
+def test_days_begin_where_times_say() -> None:
+    there = read("at,seconds\n2025-11-24T00:30:00+01:00,5\n")
+    assert (there.visits[0].at, there.start_ms) == (1800.0, MONDAY_MS - 3_600_000)
+    berlin = read("at,seconds\n2025-11-23T23:30:00Z,5\n", zone="Europe/Berlin")
+    assert (berlin.visits[0].at, berlin.start_ms) == (1800.0, MONDAY_MS - 3_600_000)
+
+
+def test_a_day_with_25_hours() -> None:
+    text = "at,seconds\n2025-10-26T00:00:00+02:00,5\n2025-10-26T23:30:00+01:00,5\n"
+    found = read(text, zone="Europe/Berlin", day="2025-10-26")
+    assert [v.at for v in found.visits] == [0.0, 24.5 * 3600]
+
+
+def test_stays_are_drawn_from_the_seed() -> None:
+    text = "at\n" + "".join(f"{1_763_974_800 + n}\n" for n in range(2000))
+    first, again = read(text), read(text)
+    assert rows(first) == rows(again)
+    mean = sum(v.seconds for v in first.visits) / 2000
+    assert 2200 < mean < 2700
+    short = read(text, stay="60", sigma="0.1")
+    assert 58 < sum(v.seconds for v in short.visits) / 2000 < 62
