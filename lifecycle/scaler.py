@@ -21,7 +21,10 @@ from lifecycle.promise import shortfall, slots_needed
 
 _M = MachineStatus
 
-LATE = 0.9  # the quantile of recent boots that a machine is expected to take
+COUNTED = frozenset({_M.READY, _M.LAUNCHING})
+"""Statuses of machines that are there, or will be."""
+
+LATE = 0.5  # the quantile of recent boots that a machine is expected to take
 CREDIT_S = 3600.0  # seconds over which the promise is kept
 CREDIT_MIN, CREDIT_MAX, GAIN = (
     -1.0,
@@ -29,8 +32,9 @@ CREDIT_MIN, CREDIT_MAX, GAIN = (
     2.0,
 )  # a risk of exp(-2) to exp(3.4) times the promised one
 RISK_MAX = 0.5
-EVIDENCE = 3.0  # waits that are supposed to have been as promised, before any were counted
-MEMORY = 60.0  # waits as promised that are remembered
+LESSON = 10.0  # waits more or fewer than promised that change the risk taken by a factor of e
+BIAS_MIN, BIAS_MAX = -2.0, 4.0
+MEMORY = 100.0  # waits as promised that are remembered, to be shown
 SHRINK, SHRINK_LEAST = (
     0.1,
     5.0,
@@ -92,12 +96,14 @@ class Facts:
 class Memory:
     """What is remembered between decisions. at, since: seconds. wanted: (when, machines) of the last scale_in_delay, those
     that nothing later exceeded. tokens: launches that the pool's API will grant now; given: how many may be given back.
-    came, waited: fading counts of who came, and of who found no slot."""
+    bias: logarithm of how much larger a risk may be reckoned than promised, for what is reckoned to come true; learnt
+    from who found no slot. came, waited: fading counts of who came, and of who found no slot."""
 
     since: float
     at: float
     demand: Demand
     credit: float = 0.0
+    bias: float = 0.0
     wanted: tuple[tuple[float, int], ...] = ()
     tokens: float = 0.0
     burst: float = 0.0
@@ -189,9 +195,9 @@ def _remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
     else:
         burst = min(burst, memory.burst + burst * seconds / RECOVERY)
     came, waited = memory.came + facts.arrivals, memory.waited + facts.waits
-    fades = (
-        min(1.0, MEMORY / (rule.wait_probability * came)) if rule.wait_probability * came else 1.0
-    )
+    promised = rule.wait_probability * came
+    fades = min(1.0, MEMORY / promised) if promised else 1.0
+    lesson = (rule.wait_probability * facts.arrivals - facts.waits) / LESSON
     return replace(
         memory,
         at=now,
@@ -199,6 +205,7 @@ def _remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
         peaks=opened,
         burst=burst,
         tokens=min(burst, memory.tokens + rule.rate * seconds),
+        bias=min(BIAS_MAX, max(BIAS_MIN, memory.bias + lesson)),
         came=came * fades,
         waited=waited * fades,
     )
@@ -281,8 +288,9 @@ def _need_over(lead_time: float, facts: Facts, rule: Rule, memory: Memory) -> Ne
         if rule.wait_cost and rule.machine_hour:
             idle = rule.machine_hour / 3600 / rule.slots * lead_time
             promised = min(promised, idle / (idle + rule.wait_cost))
-        kept = (memory.waited + EVIDENCE) / (promised * memory.came + EVIDENCE)
-        risk = min(RISK_MAX, max(promised / 10, promised * exp(GAIN * memory.credit) / kept))
+        kept = memory.waited / (promised * memory.came) if memory.came else 1.0
+        risk = promised * exp(GAIN * memory.credit + memory.bias)
+        risk = min(RISK_MAX, max(promised / 10, risk))
         free = slots_needed(risk, told.up, told.down, told.spread)
     if facts.peaks:
         held = held_slots(
@@ -371,7 +379,7 @@ def _account(
     free = there * rule.slots - facts.users - need.held
     risk = shortfall(free, need.up, need.down, need.spread)
     # A moment's risk counts for no more than the largest that is ever taken on purpose.
-    saved = 1.0 - min(risk / need.probability, exp(GAIN * CREDIT_MAX))
+    saved = 1.0 - min(risk / (need.probability * exp(memory.bias)), exp(GAIN * CREDIT_MAX))
     credit = memory.credit + (saved - memory.credit / 4) * seconds / CREDIT_S
     return replace(memory, demand=demand, credit=min(CREDIT_MAX, max(CREDIT_MIN, credit)))
 
