@@ -16,9 +16,10 @@ import click
 from gateway.exits import ConfigurationError, DependencyMissing, Exit
 from gateway.simulate_order import Order, check_peaks, tasks_of
 from gateway.terminal import one_line, say, warn
-from lifecycle.simulation import report
+from lifecycle.simulation import engine, report
 from lifecycle.simulation.datasets import PackageMissing
 from lifecycle.simulation.explaining import explained
+from lifecycle.simulation.policies import POLICIES
 from lifecycle.simulation.records import Account, Workload
 from lifecycle.simulation.results import results
 from lifecycle.simulation.runs import RunError, Simulator, Task, Tell, run, workload_of
@@ -31,21 +32,15 @@ WIDE = 6
 
 def simulator() -> Simulator:
     """The production code's deciding, and what it is compared with."""
-    from lifecycle.simulation.baselines import POLICIES  # type: ignore[import-not-found]
-
     return Simulator(POLICIES, decided)
 
 
 def decided(workload: Workload, task: Task, progress: Tell) -> Account:
     """One simulation, in whatever process."""
-    from lifecycle.simulation.baselines import POLICIES
-    from lifecycle.simulation.engine import simulate as engine  # type: ignore[import-not-found]
-
-    rule = POLICIES[task.policy].rule(task.figure, task.settings)
-    account: Account = engine(
-        workload, task.cloud, rule, seed=task.seed, explain=task.explain, progress=progress
+    trial = POLICIES[task.policy].trial(task.policy, task.figure, task.settings, task.cloud)
+    return engine.simulate(
+        workload, task.cloud, trial, seed=task.seed, explain=task.explain, progress=progress
     )
-    return account
 
 
 def simulate(order: Order, simulator: Simulator) -> int:

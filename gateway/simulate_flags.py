@@ -31,11 +31,24 @@ SETTINGS = {
     "slots": "Workspaces per machine.",
     "idle_timeout": "Without activity for this long: stop.",
     "scale_in_delay": "Empty for this long: a machine may go.",
+    "scale_interval": "Between two decisions of the scaler.",
+    "max_machines": "Machines at most.",
+    "standby_machines": "Stopped machines kept at most: they start faster.",
+    "move_after": "Nobody connected for this long: a workspace may move to empty a machine; 0: never.",
 }
 
 SHARES = ("failures", "hangs")
-WHOLE = ("api_burst", "slots")
-POSITIVE = ("slots", "idle_timeout", "boot", "start", "api_burst", "api_rate")
+WHOLE = ("api_burst", "slots", "max_machines", "standby_machines")
+POSITIVE = (
+    "slots",
+    "idle_timeout",
+    "scale_interval",
+    "max_machines",
+    "boot",
+    "start",
+    "api_burst",
+    "api_rate",
+)
 UNBOUNDED = ("api_burst", "api_rate")
 """Their 0 means that there is no bound; nobody has to write it."""
 

@@ -6,8 +6,8 @@ the same delay), so that only the rule is compared. Sources: the projects' own c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from math import ceil
 
 from lifecycle import scaler
@@ -15,17 +15,6 @@ from lifecycle.scaler import Decision, Facts, Memory, Rule
 
 Want = Callable[[float, int, Facts, Rule], int]
 """(now in seconds, machines there or coming, facts, rule) → machines wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """figure: what its one setting means. usual: its value where it comes from. sweep: values for a curve. make: a rule,
-    with a memory of its own, for a value."""
-
-    figure: str
-    usual: float | None
-    sweep: tuple[float, ...]
-    make: Callable[[float], Want]
 
 
 def deciding(want: Want) -> Callable[[Facts, Rule, Memory, int], tuple[Decision, Memory]]:
@@ -118,13 +107,3 @@ class Hpa:
         self._told = [(at, n) for at, n in self._told if at > now - self.WINDOW] + [(now, wanted)]
         self._want = max(n for _, n in self._told)
         return self._want
-
-
-BASELINES: Mapping[str, Baseline] = {
-    "ceil": Baseline("users over slots, rounded up", None, (), lambda _: ceil_rule(0.0)),
-    "ceil+p": Baseline("share on top", 0.10, (0.02, 0.05, 0.1, 0.2, 0.4), ceil_rule),
-    "agones": Baseline("share kept as a buffer", 0.05, (0.02, 0.05, 0.1, 0.2, 0.3), agones),
-    "kpa": Baseline("target utilisation", 0.70, (0.98, 0.95, 0.9, 0.8, 0.7), Kpa),
-    "hpa": Baseline("target utilisation", 0.70, (0.98, 0.95, 0.9, 0.8, 0.7), Hpa),
-    "fixed": Baseline("machines", None, (), fixed),
-}

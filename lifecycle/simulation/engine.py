@@ -106,16 +106,16 @@ class _Day:
         self.events: list[tuple[float, int, int, Any]] = []
         self.boots: list[float] = []
         self.starts: list[float] = []
-        self.serial = self.users = self.refused_until = 0
+        self.serial = self.users = 0
+        self.refused_until = self.moved_at = -inf
         self.arrived = self.departed = self.waited = 0  # since the last decision
         self.throttled = False
         self.account = _Sums(trial.rule.slots, workload.counted_from)
-        self.facts = policy.Facts(trusted_since_ms=self.start_ms)
+        self.facts = policy.Facts(trusted_since_ms=1)
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.explained: list[dict[str, Any]] = []
         self.samples: list[Sample] = []
-        self.moved_at = 0.0
         self.cost = 0.0
 
     def run(self, progress: Callable[[float], None]) -> Account:
@@ -123,7 +123,8 @@ class _Day:
         visits: Sequence[Visit] = self.workload.visits
         tick, number, total = self.trial.tick, 0, len(visits)
         end = (visits[-1].at if visits else 0.0) + tick
-        next_tick, next_sample, told = 0.0, 0.0, 0
+        next_tick = next_sample = begins = min(0.0, visits[0].at // tick * tick if visits else 0.0)
+        told = 0
         events = self.events
         while True:
             at_visit = visits[number].at if number < total else inf
@@ -133,6 +134,8 @@ class _Day:
                 break
             self.now = at
             if next_tick <= at:
+                if at == begins:
+                    self.memory = scaler.begin(self.now_ms, self.trial.rule)
                 self._decide()
                 next_tick += tick
                 if at >= next_sample:
@@ -426,7 +429,7 @@ class _Day:
         self.throttled |= answer.throttled
         self.counts["refused"] += len(answer.refused)
         if answer.no_capacity:
-            self.refused_until = int(self.now + NO_CAPACITY_PAUSE)
+            self.refused_until = self.now + NO_CAPACITY_PAUSE
 
     def _start(self, machine: Machine) -> None:
         self.account.pass_to(self.now, self.users, len(self.cloud.instances))

@@ -37,6 +37,9 @@ HOURS = (
 """Arrivals of each hour of a day against the busiest one's: in the manner of New York's taxis on a weekday, written by
 hand and fitted to nothing. For measured days there are flights, bikes and parking."""
 
+BEFORE = 4 * 3600.0
+"""Seconds of the evening before that come first, at times below 0, and fill the pool: nothing of it is counted."""
+
 STEP = 600.0  # seconds that a rate of the day holds
 
 EXAM_EARLY = EXAM_LATE = 600.0
@@ -81,7 +84,9 @@ def day(users: float | None, sessions: float | None, days: int, stay: Stays) -> 
     else:
         # Two days: the first one's evening is still there in the second one's night.
         factor = (users or 0) / arrivals.peak(one + _later(one, DAY), stay)
-    return [s for n in range(days) for s in _later(arrivals.scaled(one, factor), n * DAY)]
+    real = arrivals.scaled(one, factor)
+    evening = [s for s in _later(real, -DAY) if s.begins >= -BEFORE]
+    return [*evening, *(s for n in range(days) for s in _later(real, n * DAY))]
 
 
 def _steps(length: float) -> list[float]:
@@ -130,7 +135,7 @@ def _drawn(stretches: list[Stretch], values: Mapping[str, Any], chance: Random) 
 def _poisson(values: Mapping[str, Any], chance: Random) -> tuple[list[Visit], tuple[Peak, ...]]:
     users, sessions = _people(values)
     rate = sessions / DAY if sessions else (users or 0) / _stays(values).within(DAY)
-    return _drawn([Stretch(0.0, values["days"] * DAY, rate)], values, chance), ()
+    return _drawn([Stretch(-BEFORE, values["days"] * DAY, rate)], values, chance), ()
 
 
 def _diurnal(values: Mapping[str, Any], chance: Random) -> tuple[list[Visit], tuple[Peak, ...]]:
@@ -143,7 +148,7 @@ def _bursts(values: Mapping[str, Any], chance: Random) -> tuple[list[Visit], tup
     share, size = values["classes"], values["size"]
     alone = arrivals.drawn(arrivals.scaled(base, 1 - share), chance)
     together = [
-        round(abs(chance.gauss(at, values["spread"])), 3)
+        round(chance.gauss(at, values["spread"]), 3)
         for at in list(arrivals.drawn(arrivals.scaled(base, share / size), chance))
         # As many to one less than twice the size, each as likely: a class of 25 has 1 to 49.
         for _ in range(chance.randint(1, 2 * size - 1))

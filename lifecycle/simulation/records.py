@@ -23,7 +23,8 @@ class Visit:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """visits: by time. start_ms: the day's first moment, milliseconds since the epoch. peaks: those that were declared.
-    repairs: what was mended while it was read, in words. counted_from: what happens before only fills the pool."""
+    repairs: what was mended while it was read, in words. counted_from: what happens before only fills the pool; visits
+    may be at times below 0 for that."""
 
     name: str
     visits: Sequence[Visit]

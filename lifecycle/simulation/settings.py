@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Under their names and with their defaults there. Times in seconds."""
+    """Under their names and with their defaults there, but for max_machines: what a day needs is what is asked. Times in
+    seconds."""
 
     slots: int = 5
     idle_timeout: float = 3600.0
     scale_in_delay: float = 120.0
+    scale_interval: float = 2.0
+    max_machines: int = 1_000_000
+    standby_machines: int = 0
+    move_after: float = 0.0

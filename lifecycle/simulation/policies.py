@@ -1,0 +1,77 @@
+"""Who can be asked how many machines there shall be: ours, and those it is compared with, each with its one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lifecycle import scaler
+from lifecycle.plans import Plan, Policy
+from lifecycle.scaler import Rule
+from lifecycle.simulation import baselines
+from lifecycle.simulation.baselines import Want
+from lifecycle.simulation.engine import Decide, Trial
+from lifecycle.simulation.records import Cloud
+from lifecycle.simulation.settings import Settings
+
+GIVEN_UP = 4.0  # median boots after which a silent launch is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Sizer:
+    """means: what its figure is. default: its value where it comes from; None: it has none. sweep: values for a curve.
+    decide: for a value, with a memory of its own."""
+
+    means: str
+    default: float | None
+    sweep: tuple[float, ...]
+    decide: Callable[[float], Decide]
+
+    def trial(self, name: str, figure: float | None, settings: Settings, cloud: Cloud) -> Trial:
+        """What the engine is to try."""
+        rule = Rule(
+            slots=settings.slots,
+            max_machines=settings.max_machines,
+            scale_in_delay=settings.scale_in_delay,
+            wait_probability=(figure or 0.0) if name == "promise" else 0.0,
+            standby=settings.standby_machines,
+            burst=cloud.burst,
+            rate=cloud.rate,
+            boot_guess=cloud.boot,
+        )
+        return Trial(
+            rule,
+            self.decide(figure or 0.0),
+            name,
+            figure,
+            Plan("default", Policy(idle_timeout=settings.idle_timeout)),
+            settings.scale_interval,
+            settings.move_after if name == "promise" else 0.0,
+            GIVEN_UP * cloud.boot,
+        )
+
+
+def _like(make: Callable[[float], Want]) -> Callable[[float], Decide]:
+    return lambda figure: baselines.deciding(make(figure))
+
+
+POLICIES: Mapping[str, Sizer] = {
+    "promise": Sizer(
+        "share of arrivals that may wait", 0.01,
+        (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scaler.scale,
+    ),
+    "ceil": Sizer("no figure: users over slots, rounded up", None, (), _like(baselines.ceil_rule)),
+    "ceil+p": Sizer(
+        "share of machines on top", 0.1, (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3), _like(baselines.ceil_rule)
+    ),
+    "agones": Sizer(
+        "share of slots kept as a buffer", 0.05, (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3), _like(baselines.agones)
+    ),
+    "kpa": Sizer(
+        "target utilisation (Knative)", 0.7, (0.99, 0.97, 0.95, 0.92, 0.88, 0.8, 0.7), _like(baselines.Kpa)
+    ),
+    "hpa": Sizer(
+        "target utilisation (Kubernetes)", 0.7, (0.99, 0.97, 0.95, 0.92, 0.88, 0.8, 0.7), _like(baselines.Hpa)
+    ),
+    "fixed": Sizer("machines", 400, (200, 300, 400, 500, 600, 800), _like(baselines.fixed)),
+}  # fmt: skip
