@@ -97,13 +97,14 @@ class Memory:
     """What is remembered between decisions. at, since: seconds. wanted: (when, machines) of the last scale_in_delay, those
     that nothing later exceeded. tokens: launches that the pool's API will grant now; given: how many may be given back.
     bias: logarithm of how much larger a risk may be reckoned than promised, for what is reckoned to come true; learnt
-    from who found no slot. came, waited: fading counts of who came, and of who found no slot."""
+    from who found no slot. bound: no more is there than was wanted of late. came, waited: fading counts of who came, and of who found no slot."""
 
     since: float
     at: float
     demand: Demand
     credit: float = 0.0
     bias: float = 0.0
+    bound: bool = True
     wanted: tuple[tuple[float, int], ...] = ()
     tokens: float = 0.0
     burst: float = 0.0
@@ -197,7 +198,9 @@ def _remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
     came, waited = memory.came + facts.arrivals, memory.waited + facts.waits
     promised = rule.wait_probability * came
     fades = min(1.0, MEMORY / promised) if promised else 1.0
-    lesson = (rule.wait_probability * facts.arrivals - facts.waits) / LESSON
+    # While more is there than the promise asks for, that nobody waits says nothing of how it is reckoned.
+    told = facts.arrivals if memory.bound else 0
+    lesson = (rule.wait_probability * told - facts.waits) / LESSON
     return replace(
         memory,
         at=now,
@@ -371,7 +374,9 @@ def _account(
     seconds = memory.at - memory.given_at
     given = min(most, memory.given + most * seconds / 60) - len(decision.drain)
     tokens = memory.tokens - decision.launch if rule.burst else 0.0
-    memory = replace(memory, given=given, given_at=memory.at, tokens=tokens)
+    memory = replace(
+        memory, given=given, given_at=memory.at, tokens=tokens, bound=not decision.spare
+    )
     if not need.probability:
         return memory
     demand = demands.foretell(memory.demand, facts.users, need.lead_time)

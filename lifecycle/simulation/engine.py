@@ -97,6 +97,7 @@ class _Day:
         self.machines: dict[str, Machine] = {}
         self.listed: dict[str, Machine] = {}  # those about which something may have to be done
         self.roomy: dict[str, Machine] = {}  # those with a free slot
+        self.by_free: list[list[tuple[int, str]]] = [[] for _ in range(trial.rule.slots + 1)]
         self.on: dict[str, dict[str, Workspace]] = {}  # machine → what holds a slot of it
         self.of: dict[int, Workspace] = {}
         self.sessions: Counter[str] = Counter()
@@ -217,7 +218,8 @@ class _Day:
         heappush(self.queue, (score, self.serial, workspace))
 
     def _boot_at_once(self, workspace: Workspace) -> bool:
-        for command in place([workspace], list(self.roomy.values())):
+        machine = self._fullest()
+        for command in place([workspace], [machine]) if machine else ():
             if isinstance(command, Place):
                 self._seat(command)
                 return True
@@ -225,20 +227,18 @@ class _Day:
 
     def _serve_queue(self) -> None:
         """Whoever is next takes what has come free."""
-        while self.queue and self.roomy:
-            room = sum(m.slots - m.occupied for m in self.roomy.values())
-            waiting = [heappop(self.queue) for _ in range(min(room, len(self.queue)))]
-            commands = place([each[2] for each in waiting], list(self.roomy.values()))
-            placed = set()
-            for command in commands:
-                if isinstance(command, Place):
-                    self._seat(command)
-                    placed.add(command.workspace.id)
-            for each in waiting:
-                if each[2].id not in placed:
-                    heappush(self.queue, each)
-            if not placed:
-                return
+        while self.queue and self._boot_at_once(self.queue[0][2]):
+            heappop(self.queue)
+
+    def _fullest(self) -> Machine | None:
+        """The machine that place() would choose among all of them: of a day's machines it is shown that one alone."""
+        for free, heap in enumerate(self.by_free):
+            while heap:
+                machine = self.roomy.get(heap[0][1])
+                if machine is not None and machine.slots - machine.occupied == free:
+                    return machine
+                heappop(heap)
+        return None
 
     def _seat(self, command: Place) -> None:
         workspace, machine = command.workspace, command.machine
@@ -343,6 +343,8 @@ class _Day:
             self.listed[machine.id] = machine
         if ready and takes_work(machine) and machine.occupied < machine.slots:
             self.roomy[machine.id] = machine
+            free = machine.slots - machine.occupied
+            heappush(self.by_free[free], (machine.created_at_ms, machine.id))
         else:
             self.roomy.pop(machine.id, None)
 
