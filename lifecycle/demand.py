@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import exp, sqrt
 
-FAST, SLOW, LONG = 20.0, 120.0, 900.0
+FAST, SLOW, LONG = 6.0, 120.0, 900.0
 """Seconds that the moving averages of arrivals remember: to notice a rush, to know the rate, to know its trend."""
 
 BEGUN = 60.0  # seconds that an average remembers at least, however short there has been anything to remember
 FEW = 0.05  # a second: a rate below that is taken for it in the search for a rush; three in 20 s are one, two are not
 LEAVING = 300.0  # seconds that the average of departures remembers
-SURPRISE = 3.0  # a rate so many standard deviations above the slow one is a rush
+SURPRISE = 4.0  # a rate so many standard deviations above the slow one is a rush
 PANIC = 60.0  # seconds that a rush is believed to go on after its last sign
 LEARNING = 1800.0  # seconds that errors of forecasts are remembered
 SPREAD_MIN, SPREAD_MAX = 1.0, 6.0

@@ -24,7 +24,7 @@ _M = MachineStatus
 COUNTED = frozenset({_M.READY, _M.LAUNCHING})
 """Statuses of machines that are there, or will be."""
 
-LATE = 0.5  # the quantile of recent boots that a machine is expected to take
+LATE = 0.75  # the quantile of recent boots that a machine is expected to take
 CREDIT_S = 3600.0  # seconds over which the promise is kept
 CREDIT_MIN, CREDIT_MAX, GAIN = (
     -1.0,
@@ -32,7 +32,8 @@ CREDIT_MIN, CREDIT_MAX, GAIN = (
     2.0,
 )  # a risk of exp(-2) to exp(3.4) times the promised one
 RISK_MAX = 0.5
-LESSON = 10.0  # waits more or fewer than promised that change the risk taken by a factor of e
+LESSON, LESSON_S = 10.0, 1800.0
+"""Waits more or fewer than promised that change the risk taken by a factor of e: so many, and those of so many seconds."""
 BIAS_MIN, BIAS_MAX = -2.0, 4.0
 MEMORY = 100.0  # waits as promised that are remembered, to be shown
 SHRINK, SHRINK_LEAST = (
@@ -200,7 +201,8 @@ def _remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
     fades = min(1.0, MEMORY / promised) if promised else 1.0
     # While more is there than the promise asks for, that nobody waits says nothing of how it is reckoned.
     told = facts.arrivals if memory.bound else 0
-    lesson = (rule.wait_probability * told - facts.waits) / LESSON
+    expected = rule.wait_probability * demand.slow * LESSON_S
+    lesson = (rule.wait_probability * told - facts.waits) / max(LESSON, expected)
     return replace(
         memory,
         at=now,
