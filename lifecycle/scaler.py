@@ -16,7 +16,7 @@ from typing import Any
 from lifecycle import demand as demands
 from lifecycle.demand import Demand
 from lifecycle.model import Machine, MachineStatus
-from lifecycle.peaks import Peak, Peaks, held_slots, usual_rate, watch
+from lifecycle.peaks import Held, Peak, Peaks, holding, usual_rate, watch
 from lifecycle.promise import shortfall, slots_needed
 
 _M = MachineStatus
@@ -118,7 +118,8 @@ def begin(now_ms: int, rule: Rule) -> Memory:
 @dataclass(frozen=True, slots=True)
 class Need:
     """How many machines are wanted, and why. free: slots wanted free, beside `held` for peaks. up, down, spread: the
-    forecast over lead_time seconds. probability: promised; risk: that was taken. kept: waits over those promised."""
+    forecast over lead_time seconds. probability: promised; risk: that was taken. kept: waits over those promised.
+    peaks: for which of them how many are held."""
 
     machines: int
     free: int
@@ -132,6 +133,7 @@ class Need:
     risk: float
     kept: float
     bound: bool
+    peaks: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,8 @@ def _need(facts: Facts, rule: Rule, memory: Memory, fleet: _Fleet) -> tuple[Need
 
 def _need_over(lead_time: float, facts: Facts, rule: Rule, memory: Memory) -> Need:
     """For a machine that is there after lead_time seconds."""
-    free, held, risk, kept = 0, 0, 0.0, 1.0
+    free, risk, kept = 0, 0.0, 1.0
+    peaks: list[Held] = []
     told = demands.forecast(_usual(memory), lead_time)
     promised = rule.wait_probability
     if promised:
@@ -285,15 +288,16 @@ def _need_over(lead_time: float, facts: Facts, rule: Rule, memory: Memory) -> Ne
         risk = min(RISK_MAX, max(promised / 10, promised * exp(GAIN * memory.credit) / kept))
         free = slots_needed(risk, told.up, told.down, told.spread)
     if facts.peaks:
-        held = held_slots(
+        peaks = holding(
             facts.peaks, memory.peaks, int(memory.at * 1000), memory.demand.arrivals, lead_time,
             rule.slots, memory.tokens, rule.rate,
         )  # fmt: skip
+    held = sum(each.slots for each in peaks)
     wanted = -(-(facts.users + max(rule.warm_slots, free + held)) // rule.slots)
     machines = max(0, min(rule.max_machines, wanted))
     return Need(
         machines, free, held, lead_time, told.up, told.down, told.spread, memory.demand.panics,
-        promised, risk, kept, wanted > rule.max_machines,
+        promised, risk, kept, wanted > rule.max_machines, tuple(peaks),
     )  # fmt: skip
 
 
