@@ -37,6 +37,10 @@ NEVER = {
         "lifecycle.stores", "lifecycle.agents", "lifecycle.snapshots.local",
         "lifecycle.snapshots.registry", "lifecycle.snapshots.archive",
     ),
+    "lifecycle.simulation": (
+        "lifecycle.stores", "lifecycle.agent", "lifecycle.agents", "lifecycle.actions", "lifecycle.loops",
+        "lifecycle.machines", "lifecycle.sizing", "lifecycle.aws",
+    ),
     "lifecycle.model": ("lifecycle",),
     "lifecycle.agent.contract": ("lifecycle",),
 }  # fmt: skip
@@ -44,7 +48,8 @@ NEVER = {
 
 DECISIONS = (
     "lifecycle.policy", "lifecycle.placement", "lifecycle.scaler", "lifecycle.queueing",
-    "lifecycle.reconcile", "lifecycle.waiting",
+    "lifecycle.reconcile", "lifecycle.waiting", "lifecycle.demand", "lifecycle.promise", "lifecycle.peaks",
+    "lifecycle.defragment",
 )  # fmt: skip
 
 PURE = (
@@ -54,6 +59,7 @@ PURE = (
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",
     "lifecycle.agent.contract", *DECISIONS,
+    "lifecycle.simulation.records", "lifecycle.simulation.cloud",
     "gateway.frames", "gateway.rhythm", "gateway.hosts", "gateway.headers", "gateway.closing",
     "gateway.answer",
 )  # fmt: skip
@@ -64,11 +70,11 @@ RECORDS = ("lifecycle.pools", "lifecycle.telemetry")
 DATA = frozenset(
     {
         "__future__", "base64", "bisect", "collections", "cronsim", "dataclasses", "datetime", "decimal", "difflib", "enum",
-        "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
+        "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "operator", "random", "re",
         "statistics", "string", "struct", "tomllib", "typing", "urllib.parse", "zoneinfo",
     }
 )  # fmt: skip
-"""Modules without a clock, a socket, a file or a die: standard ones, and cronsim."""
+"""Modules without a clock, a socket, a file or a die: standard ones, and cronsim. Of random, Random with a seed."""
 
 TECHNOLOGIES = (
     (
@@ -234,6 +240,17 @@ def test_a_pure_module_takes_no_time_and_reads_nothing() -> None:
     acts = {"now", "today", "utcnow", "open", "print", "input", "exec", "eval", "__import__"}
     broken = {module: acts & {name for name, _ in calls(module)} for module in PURE}
     assert {module: names for module, names in broken.items() if names} == {}
+
+
+def test_chance_in_a_pure_module_comes_from_a_seed() -> None:
+    for module in PURE:
+        for node in ast.walk(sources()[module]):
+            if isinstance(node, ast.Import):
+                assert "random" not in {alias.name for alias in node.names}, module
+            elif isinstance(node, ast.ImportFrom) and node.module == "random":
+                assert {alias.name for alias in node.names} == {"Random"}, module
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "Random" or node.args, f"{module}:{node.lineno} has no seed"
 
 
 def test_a_technology_imports_no_other_and_no_decision() -> None:
