@@ -14,6 +14,7 @@ from math import ceil
 SURE = (
     1.25  # of a lead time: all machines of a peak have to be there, and a few take longer than most
 )
+EARLY, LATE = 600.0, 1800.0  # seconds, where nobody says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Peak:
     at_ms: int
     users: int
     name: str = ""
-    early: float = 600.0
-    late: float = 1800.0
+    early: float = EARLY
+    late: float = LATE
 
     @property
     def from_ms(self) -> int:

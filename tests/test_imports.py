@@ -48,7 +48,7 @@ NEVER = {
 
 DECISIONS = (
     "lifecycle.policy", "lifecycle.placement", "lifecycle.scaler", "lifecycle.queueing",
-    "lifecycle.reconcile", "lifecycle.waiting", "lifecycle.demand", "lifecycle.promise", "lifecycle.peaks",
+    "lifecycle.reconcile", "lifecycle.waiting", "lifecycle.demand", "lifecycle.promise",
     "lifecycle.defragment",
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ PURE = (
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",
     "lifecycle.agent.contract", *DECISIONS,
-    "lifecycle.simulation.records", "lifecycle.simulation.cloud",
+    "lifecycle.peaks", "lifecycle.peaks_declared", "lifecycle.simulation.records", "lifecycle.simulation.cloud",
     "gateway.frames", "gateway.rhythm", "gateway.hosts", "gateway.headers", "gateway.closing",
     "gateway.answer",
 )  # fmt: skip
@@ -83,6 +83,7 @@ TECHNOLOGIES = (
         "lifecycle.stores.signals",
         "lifecycle.stores.metered",
         "lifecycle.stores.pace",
+        "lifecycle.stores.peaks",
         "lifecycle.stores.quotas",
         "lifecycle.stores.recorded",
         "lifecycle.stores.notices",
@@ -126,7 +127,7 @@ MADE_IN = {
         "RedisStore", "RecordedStore", "DynamoDbRecords", "PostgresRecords", "RedisFleet",
         "RedisSignals", "LocalPool", "Ec2Pool", "EcsPool", "AsgPool", "EksPool", "EbsDisks", "Agents",
         "News", "Lease", "Loops", "Actions", "SqsFeed", "SnsTopic", "CloudWatch", "TargetGroup",
-        "RedisNotices", "RedisDeliveries", "Webhook", "Email", "Following", "Delivering",
+        "RedisNotices", "RedisDeliveries", "RedisPeaks", "PeaksBook", "Webhook", "Email", "Following", "Delivering",
     },
     "lifecycle.snapshots.registry": {"LocalTarget", "S3Target"},  # from a URL that machines are told
 }  # fmt: skip
