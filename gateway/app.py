@@ -358,7 +358,7 @@ class Application:
             plans=self._manager.plans,
             taken=self._manager.quotas.taken,
             peaks=self._manager.peaks,
-            bounds=self._manager.bounds(),
+            reach=self._manager.reach(),
         )
 
     async def ready(self) -> tuple[bool, Sequence[str]]:

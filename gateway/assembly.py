@@ -44,6 +44,7 @@ from lifecycle.notices.email import Email
 from lifecycle.notices.following import Following
 from lifecycle.notices.webhook import Webhook
 from lifecycle.peaks_book import PeaksBook
+from lifecycle.peaks_declared import Reach
 from lifecycle.plans import Policy, Quota
 from lifecycle.pools import PoolError
 from lifecycle.pools.asg import AsgConfig, AsgPool
@@ -140,7 +141,7 @@ class Manager:
         self.loops = Loops(
             self.store, self.fleet, self.signals, self.news, self.pool, self.agents,
             self.actions, self._times(), self.joining.token, self.evacuation,
-            self.policy_of, self.notices,
+            self.policy_of, self.notices, self.peaks.now,
         )  # fmt: skip
         self.lease = Lease(self.signals, holder, settings.lease_ttl)
         self._feed = SqsFeed(settings.aws_queue, self.clients) if settings.aws_queue else None
@@ -170,6 +171,11 @@ class Manager:
         return Bounds(
             s.slots, s.warm_slots, s.max_machines, s.max_starting, s.scale_interval, guess
         )
+
+    def reach(self) -> Reach:
+        """What the pool can do for peaks, before it was measured."""
+        bounds = self.bounds()
+        return Reach(bounds.slots, bounds.max_machines, bounds.launch_guess)
 
     def _fair_use(self) -> fair_use.FairUse:
         return fair_use.FairUse(self.store, self.quotas, self.notices, self.plans)

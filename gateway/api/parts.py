@@ -20,13 +20,13 @@ from lifecycle.notices import Notice, Preferences
 from lifecycle.notices.deliveries import Delivery, Status
 from lifecycle.peaks import Peak
 from lifecycle.peaks_book import Book
+from lifecycle.peaks_declared import Reach
 from lifecycle.plans import Plan, Plans
 from lifecycle.pricing import Prices
 from lifecycle.quota import Taken
 from lifecycle.snapshots.downloads import Archive
 from lifecycle.stores import WorkspaceStore
 from lifecycle.stores.peaks import Declared
-from lifecycle.waiting import Bounds
 
 Principal = Admin | Person | Nobody
 """Whoever can call on the base host."""
@@ -185,8 +185,8 @@ class Parts:
     notices: NoticeBook
     deliveries: DeliveryLog
     peaks: PeakBook
-    bounds: Bounds = field(default_factory=Bounds)
-    """The pool's."""
+    reach: Reach = field(default_factory=lambda: Reach(5, 10, 2.0))
+    """What the pool can do for peaks, before it was measured."""
     noticed: Callable[[str, str, int], Awaitable[None]] = _unnoticed
     """A machine's cloud told it ("spot", "rebalance") that it will be taken away, at that time."""
     prices: Prices | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.api import bodies
@@ -13,8 +14,7 @@ from gateway.api.parts import Parts
 from lifecycle.activity import span
 from lifecycle.peaks import Peak
 from lifecycle.peaks_book import Ahead
-from lifecycle.peaks_declared import AHEAD_MAX, ENTRIES_MAX, Reach, doubts
-from lifecycle.waiting import Bounds
+from lifecycle.peaks_declared import AHEAD_MAX, ENTRIES_MAX, doubts
 
 
 async def listing(call: Call) -> Reply:
@@ -56,7 +56,11 @@ async def rows(parts: Parts, decision: Mapping[str, Any]) -> list[PeakAnswer]:
     """What is declared and not over, the first first. decision: the scaler's last."""
     book = await parts.peaks.look()
     peaks = [each.peak for each in book.peaks]
-    reach, held = _reach(parts.bounds, decision), _held(decision)
+    need: Mapping[str, Any] = decision.get("need") or {}
+    reach = replace(parts.reach, lead_time=need.get("lead_time", parts.reach.lead_time))
+    held = {
+        (row["peak"]["name"], row["peak"]["at_ms"]): row["slots"] for row in need.get("peaks", ())
+    }
     return [
         _row(
             each,
@@ -92,14 +96,3 @@ def _row(each: Ahead, now_ms: int, held: int | None, notice: str) -> PeakAnswer:
         held_slots=held,
         notice=notice or None,
     )
-
-
-def _held(decision: Mapping[str, Any]) -> dict[tuple[str, int], int]:
-    """(name, time) → slots, as the scaler wrote them down."""
-    needed: Sequence[Mapping[str, Any]] = (decision.get("need") or {}).get("peaks", ())
-    return {(row["peak"]["name"], row["peak"]["at_ms"]): row["slots"] for row in needed}
-
-
-def _reach(bounds: Bounds, decision: Mapping[str, Any]) -> Reach:
-    lead_time = (decision.get("need") or {}).get("lead_time", bounds.launch_guess)
-    return Reach(bounds.slots, bounds.max_machines, lead_time)

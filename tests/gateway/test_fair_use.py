@@ -44,7 +44,11 @@ PRICED = 'currency = "EUR"\n[running]\ndefault = 0.1\n'
         ("plans", "[plan.pro]", "the file: there is no plan; did you mean plans?"),
         ("peaks", None, "it cannot be read (no such file or directory); correct the path, or"),
         ("peaks", "[[peak]]\nname = exam", "it is no TOML: Invalid value (at line 2, column 8)"),
-        ("peaks", "[[peak]]\nname = 'x'\nusers = 0", "peak x: users: must be a whole number from"),
+        (
+            "peaks",
+            "[[peak]]\nname = 'x'\ncron = '0 9 * * *'\nusers = 0",
+            "peak x: users: must be a whole number from",
+        ),
         ("peaks", b"\xff", "it is no text in UTF-8 (byte 0)"),
         ("plans", b"\xff", "it is no text in UTF-8 (byte 0)"),
     ],

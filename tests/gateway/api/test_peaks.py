@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from lifecycle.peaks import Peak
-from lifecycle.peaks_declared import Entry
-from lifecycle.waiting import Bounds
+from lifecycle.peaks_declared import Entry, Reach
 
 HOUR = 3_600_000
 
@@ -101,8 +100,7 @@ async def test_what_the_file_declares_is_changed_there(alone: Any) -> None:
 
 
 async def test_what_the_pool_cannot_do_is_said_with_numbers(served: Any) -> None:
-    bounds = Bounds(slots=5, max_machines=100, launch_guess=80)
-    async with served(bounds=bounds) as world:
+    async with served(reach=Reach(slots=5, max_machines=100, lead_time=80)) as world:
         too_many = (await world.call("POST", "/api/peaks", exam(users=3000))).json["notice"]
         assert too_many == (
             "3,000 people need 600 machines of 5 slots, and --max-machines allows 100:"
