@@ -199,9 +199,13 @@ class Reach:
         return -(-users // self.slots)
 
 
-def doubts(peak: Peak, others: Sequence[Peak], reach: Reach, now_ms: int) -> str:
-    """What the pool cannot do for it, in words; "" if all is well. others: what else is declared."""
-    return "; ".join(filter(None, (_too_many(peak, others, reach), _too_soon(peak, reach, now_ms))))
+def doubts(
+    peak: Peak, others: Sequence[Peak], reach: Reach, now_ms: int, is_ready: bool = False
+) -> str:
+    """What the pool cannot do for it, in words; "" if all is well. others: what else is declared. is_ready: it is reckoned
+    with, and every machine that is wanted is there."""
+    too_soon = "" if is_ready else _too_soon(peak, reach, now_ms)
+    return "; ".join(filter(None, (_too_many(peak, others, reach), too_soon)))
 
 
 def _too_many(peak: Peak, others: Sequence[Peak], reach: Reach) -> str:

@@ -61,15 +61,14 @@ async def rows(parts: Parts, decision: Mapping[str, Any]) -> list[PeakAnswer]:
     held = {
         (row["peak"]["name"], row["peak"]["at_ms"]): row["slots"] for row in need.get("peaks", ())
     }
-    return [
-        _row(
-            each,
-            book.now_ms,
-            held.get((each.peak.name, each.peak.at_ms)),
-            doubts(each.peak, peaks, reach, book.now_ms),
-        )
-        for each in book.peaks
-    ]
+    all_there = decision.get("have", 0) >= decision.get("want", 1)
+    found = []
+    for each in book.peaks:
+        slots = held.get((each.peak.name, each.peak.at_ms))
+        is_ready = all_there and slots is not None
+        notice = doubts(each.peak, peaks, reach, book.now_ms, is_ready)
+        found.append(_row(each, book.now_ms, slots, notice))
+    return found
 
 
 async def _not_in_file(parts: Parts, name: str) -> None:

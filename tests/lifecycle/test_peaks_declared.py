@@ -171,6 +171,7 @@ def test_sooner_than_machines_come() -> None:
         "its people may come in 1 min, and 600 machines take 1 min:"
         " who comes in the 40 s before they are there may wait"
     )
+    assert doubts(exam, [exam], POOL, exam.from_ms, is_ready=True) == ""
     assert "may come now, and" in doubts(exam, [exam], POOL, exam.from_ms + 5)
     slow = Reach(5, 1000, 80, granted=100, rate=0.5)
     assert "600 machines take 18 min" in doubts(exam, [exam], slow, exam.from_ms - 60_000)

@@ -123,5 +123,11 @@ async def test_what_is_held_is_told_of_each_and_with_the_pool(alone: Any) -> Non
     pool = (await alone.call("GET", "/api/pool")).json
     assert pool["peaks"] == [row]
     assert pool["need"]["peaks"][0]["peak"]["at"] == body["at"], "spelled as everywhere in the API"
+    now = exam(name="now", at=soon(0.01))
+    assert "may come now" in (await alone.call("POST", "/api/peaks", now)).json["notice"]
+    held["peak"] |= {"name": "now", "at_ms": now["at"]}
+    alone.fleet.decision |= {"have": 6}
+    rows = {row["name"]: row for row in (await alone.call("GET", "/api/peaks")).json}
+    assert rows["now"]["notice"] is None, "all machines that are wanted are there"
     open_now = exam(name="now", at=soon(0.01))
     assert (await alone.call("POST", "/api/peaks", open_now)).json["state"] == "open"
