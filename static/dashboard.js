@@ -119,7 +119,8 @@ function drawScaler({ need, ...scaler }) {
   const { peaks = [], ...reckoned } = need ?? {};
   write(part("scaler-reason"), scaler.reason ?? "It has not decided yet.");
   write(part("scaler-peaks"), heldFor(peaks));
-  const told = Object.entries({ ...scaler, ...reckoned }).filter(([name]) => !["reason", "at"].includes(name));
+  const told = Object.entries({ ...scaler, ...reckoned })
+    .filter(([name, value]) => !["reason", "at"].includes(name) && (typeof value !== "object" || Array.isArray(value)));
   const rows = told.map(([name, value]) => {
     const words = name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
     const isLong = typeof value === "number" && !Number.isInteger(value);
