@@ -184,7 +184,9 @@ def _remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
     now = now_ms / 1000
     seconds = max(0.0, now - memory.at)
     demand = demands.observe(memory.demand, now, facts.users, facts.arrivals, facts.departures)
-    opened = watch(memory.peaks, facts.peaks, now_ms, demand.arrivals, demand.slow)
+    # As it was before: who came since the last look came to what has opened since then.
+    before = memory.demand
+    opened = watch(memory.peaks, facts.peaks, now_ms, before.arrivals, before.slow)
     burst = float(rule.burst)
     if facts.throttled:
         burst = max(1.0, memory.burst / 2)

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifecycle.peaks import SURE, Opened, Peak, Peaks, holding, usual_rate, watch
+from lifecycle.scaler import Facts, Rule, begin, scale
+from tests.lifecycle.fakes import machine
 
 NINE = 9 * 3600
 EXAM = Peak(NINE * 1000, 3000, "exam", early=600, late=1800)
@@ -131,6 +133,30 @@ def test_nobody_and_none() -> None:
     assert held(NINE, Peak(EXAM.at_ms, 0, "nobody")) == 0
     assert held(NINE) == 0
     assert watch((), [], at(NINE), 5, 1.0) == ()
+
+
+def test_a_day_with_an_exam_as_the_scaler_decides_it() -> None:
+    """Nobody, then 3,000 at nine; a cloud that grants a machine every two seconds after the first hundred."""
+    rule = Rule(slots=5, max_machines=1000, burst=100, rate=0.5, boot_guess=LEAD)
+    memory, fleet, launched = begin(at(NINE - 3600), rule), 0, []
+    held_at: dict[int, int] = {}
+    for now in range(NINE - 3600, NINE + 2400, 10):
+        come = 50 if NINE - 600 <= now < NINE - 20 else 0  # 2,900 of the 3,000
+        users = min(2900, max(0, (now - (NINE - 600)) // 10 + 1) * 50) if now >= NINE - 600 else 0
+        busy = -(-users // rule.slots)
+        machines = [machine(f"m-{n}", empty_since_ms=1) for n in range(fleet - busy)]
+        facts = Facts(users, machines, arrivals=come, peaks=[EXAM], busy=min(fleet, busy))
+        decision, memory = scale(facts, rule, memory, at(now))
+        assert decision.need
+        held_at[now - NINE] = decision.need.held
+        fleet += decision.launch - len(decision.drain)
+        launched += [now - NINE] * decision.launch
+    assert len(launched) == 600, "as many as the exam needs, once"
+    ready = [when + LEAD for when in launched]
+    assert max(ready) <= -600, "all of them are there when the first may come"
+    assert min(launched) > -600 - SURELY - 600 / 0.5, "and none sooner than the pace wants"
+    assert held_at[-1800] == 0
+    assert [held_at[when] for when in (-600, 0, 1790, 1800)] == [2950, 100, 100, 0]
 
 
 peaks = st.builds(
