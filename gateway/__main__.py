@@ -249,6 +249,76 @@ def simulate(workload: str, **given: Any) -> None:
     sys.exit(code)
 
 
+@cli.command()
+@output
+@gateway_options
+def peaks(output: str, url: str, data_dir: str | None) -> None:
+    """List declared peaks, and what is held for each."""
+    from gateway.declaring import peaks as declared
+    from gateway.declaring import table
+
+    rows = declared(_client(url, data_dir))
+    lines = [json.dumps(rows, indent=2)] if output == "json" else table(rows, time.time() * 1000)
+    for line in lines:
+        say(line)
+
+
+@cli.group()
+def peak() -> None:
+    """Declare that many people come at once, or that they do not."""
+
+
+def _moment(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
+    from datetime import datetime
+
+    from gateway.declaring import moment
+
+    try:
+        return round(moment(text, datetime.now().astimezone()).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@peak.command("add")
+@click.argument("name")
+@click.argument("at_ms", metavar="AT", callback=_moment)
+@click.argument("users", type=int)
+@click.option("--early", type=float, help="The first come so many seconds before.  [default: 600]")
+@click.option("--late", type=float, help="The last come so many seconds after.  [default: 1800]")
+@gateway_options
+def peak_add(
+    name: str,
+    at_ms: int,
+    users: int,
+    early: float | None,
+    late: float | None,
+    url: str,
+    data_dir: str | None,
+) -> None:
+    """Have slots for so many USERS who come at that time, beside those who usually do.
+
+    AT is a time such as 2026-12-01T09:00 (of this terminal's time zone), 2026-12-01T09:00+01:00, or 09:00 for the next
+    one. A peak of the same name is replaced.
+    """
+    from gateway.declaring import add, table
+
+    row = add(_client(url, data_dir), name, at_ms, users, early, late)
+    for line in table([row], time.time() * 1000):
+        say(line)
+
+
+@peak.command("rm")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@gateway_options
+def peak_rm(names: tuple[str, ...], url: str, data_dir: str | None) -> None:
+    """Hold no slots for it any more."""
+    from gateway.declaring import remove
+
+    client = _client(url, data_dir)
+    for name in names:
+        remove(client, name)
+
+
 def _tell(row: dict[str, Any]) -> None:
     from gateway.client import summary
 

@@ -357,6 +357,8 @@ class Application:
             limits=Limits(settings.api_rate),
             plans=self._manager.plans,
             taken=self._manager.quotas.taken,
+            peaks=self._manager.peaks,
+            reach=self._manager.reach(),
         )
 
     async def ready(self) -> tuple[bool, Sequence[str]]:

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from gateway.balancer import BalancerError, TargetGroup
 from gateway.exits import ConfigurationError, DependencyMissing
-from gateway.fair_use import plans_of
+from gateway.fair_use import peaks_of, plans_of
 from gateway.settings import Settings
 from lifecycle import fair_use
 from lifecycle.actions import Actions, Plan
@@ -43,6 +43,8 @@ from lifecycle.notices.delivering import Delivering
 from lifecycle.notices.email import Email
 from lifecycle.notices.following import Following
 from lifecycle.notices.webhook import Webhook
+from lifecycle.peaks_book import PeaksBook
+from lifecycle.peaks_declared import Reach
 from lifecycle.plans import Policy, Quota
 from lifecycle.pools import PoolError
 from lifecycle.pools.asg import AsgConfig, AsgPool
@@ -62,6 +64,7 @@ from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.keys import TOLD
 from lifecycle.stores.notices import RedisNotices
 from lifecycle.stores.pace import RedisPace
+from lifecycle.stores.peaks import RedisPeaks
 from lifecycle.stores.postgresql import PostgresRecords
 from lifecycle.stores.quotas import RedisQuotas
 from lifecycle.stores.recorded import RecordedStore
@@ -117,6 +120,8 @@ class Manager:
         self.fleet = RedisFleet(self.redis, self.joining.token)
         self.signals = RedisSignals(self.redis)
         self.news = News(self.signals)
+        self.peaks = PeaksBook(RedisPeaks(self.redis), peaks_of(settings))
+        self.news.listen(self.peaks.on_event)
         self.agents = Agents()
         self.pool = _pool(settings, self.joining, self.clients)
         self.disks = _disks(settings, self.clients)
@@ -136,7 +141,7 @@ class Manager:
         self.loops = Loops(
             self.store, self.fleet, self.signals, self.news, self.pool, self.agents,
             self.actions, self._times(), self.joining.token, self.evacuation,
-            self.policy_of, self.notices,
+            self.policy_of, self.notices, self.peaks.now,
         )  # fmt: skip
         self.lease = Lease(self.signals, holder, settings.lease_ttl)
         self._feed = SqsFeed(settings.aws_queue, self.clients) if settings.aws_queue else None
@@ -166,6 +171,11 @@ class Manager:
         return Bounds(
             s.slots, s.warm_slots, s.max_machines, s.max_starting, s.scale_interval, guess
         )
+
+    def reach(self) -> Reach:
+        """What the pool can do for peaks, before it was measured."""
+        bounds = self.bounds()
+        return Reach(bounds.slots, bounds.max_machines, bounds.launch_guess)
 
     def _fair_use(self) -> fair_use.FairUse:
         return fair_use.FairUse(self.store, self.quotas, self.notices, self.plans)
@@ -203,6 +213,7 @@ class Manager:
         """Everything that one process at a time does, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.loops.lead())
+            group.create_task(self.peaks.run())
             group.create_task(every(fair_use.INTERVAL, self._fair_use().tick))
             group.create_task(every(following.INTERVAL, self._following.tick))
             group.create_task(self._delivering.run())
@@ -225,6 +236,7 @@ class Manager:
             before = await self.signals.last_event_id()
             if self._feed is not None:
                 await _logged("feed", Listening(self._feed, self.evacuation.notice).turn(0))
+            await _logged("peaks", self.peaks.refresh())
             await self.loops.once()
             await _logged("quotas", self._fair_use().tick())
             await _logged("notices", self._following.tick())

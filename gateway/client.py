@@ -161,7 +161,7 @@ def why(row: dict[str, Any], now_ms: float) -> list[str]:
         for each in _rows(row.get("signals"))
     ]
     if len(signals) > 1:
-        lines += ["", *_aligned(signals)]
+        lines += ["", *aligned(signals)]
     for step in _rows(row.get("next")):
         at, unless = step.get("at"), step.get("unless")
         when = f" in {duration((at - now_ms) / 1000)}" if at else ""
@@ -169,7 +169,7 @@ def why(row: dict[str, Any], now_ms: float) -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
+def aligned(lines: list[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -180,7 +180,7 @@ def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
 def table(rows: list[dict[str, Any]], now_ms: float) -> list[str]:
     """`ls`, line by line. Cells come from users: control characters are spelled out."""
     lines: list[tuple[str, ...]] = [_COLUMNS, *(_cells(row, now_ms) for row in rows)]
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def _cells(row: dict[str, Any], now_ms: float) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Plans and prices as the settings name them: `serve` reads both before it starts anything, each process its own.
+"""Plans, prices and peaks as the settings name them: `serve` reads them before it starts anything, each process its own.
 
 Raises ConfigurationError: one line that says which file, where in it, and what belongs there.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from gateway.exits import ConfigurationError
 from gateway.settings import Settings
+from lifecycle.peaks_declared import PeaksError
+from lifecycle.peaks_file import PeaksFile
 from lifecycle.plans import PlanError, Plans, Quota, default_plan
 from lifecycle.plans_file import read_plans
 from lifecycle.prices_file import read_prices
@@ -44,7 +46,18 @@ def prices_of(settings: Settings) -> Prices | None:
         raise ConfigurationError(f"--prices {error}") from error
 
 
+def peaks_of(settings: Settings) -> PeaksFile:
+    """When many people come at once; its file is read again when it changes."""
+    file = PeaksFile(settings.peaks, settings.time_zone)
+    try:
+        file.entries()
+    except PeaksError as error:
+        raise ConfigurationError(f"--peaks {error}") from error
+    return file
+
+
 def check(settings: Settings) -> None:
-    """Both can be used."""
+    """All of them can be used."""
     plans_of(settings)
     prices_of(settings)
+    peaks_of(settings)

@@ -1,6 +1,6 @@
 """`ide-gateway serve`, step by step. The port is bound before anything has a side effect that lasts.
 
-settings → plans and prices → data directory, its lock → listening socket → Redis → API key → signing key → the
+settings → plans, prices and peaks → data directory, its lock → listening socket → Redis → API key → signing key → the
 machines' directory → gateway process(es)
 """
 

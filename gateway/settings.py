@@ -175,6 +175,7 @@ class Settings(BaseModel):
     scale_interval: float = _seconds(2, "Between two decisions of the scaler")
     scale_in_delay: float = _seconds(120, "Empty for this long: a machine may go", ge=0)
     launch_timeout: float = _seconds(60, "A machine silent this long after launch is lost")
+    peaks: str = Field("", description="TOML file with peaks: when many people come at once.")
 
     plans: str = Field("", description="TOML file with plans: their policies and quotas.")
     prices: str = Field("", description="TOML file with prices by machine class.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import structlog
@@ -22,6 +22,7 @@ from lifecycle.machines import Machines
 from lifecycle.model import Event, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.news import News
 from lifecycle.notices import Teller
+from lifecycle.peaks import Peak
 from lifecycle.placement import Detach, Place, at_once, place
 from lifecycle.plans import Policy
 from lifecycle.pools import Pool
@@ -55,15 +56,17 @@ class Loops:
         evacuation: Evacuation | None = None,
         policy_of: Callable[[Workspace], Policy] | None = None,
         teller: Teller | None = None,
+        peaks: Callable[[], Sequence[Peak]] = lambda: (),
     ) -> None:
         """token_of: machine id → its agent's token. evacuation: what follows when the pool takes machines
-        away. policy_of: how long a workspace lives. teller: writes notices down."""
+        away. policy_of: how long a workspace lives. teller: writes notices down. peaks: those that were
+        declared."""
         self._store, self._fleet, self._actions, self._times = store, fleet, actions, times
         self._wake, self._hurry = asyncio.Event(), asyncio.Event()
         self._errands = Errands()
         self.machines = Machines(
             store, fleet, signals, pool, agents, actions, self._errands, times, token_of,
-            evacuation,
+            evacuation, peaks,
         )  # fmt: skip
         self._evacuation = evacuation
         self.sweeps = Sweeps(store, fleet, signals, times, policy_of, teller)

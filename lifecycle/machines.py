@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.identifiers import machine_number
 from lifecycle.model import OCCUPYING, Machine, MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.peaks import Peak
 from lifecycle.pools import Launch, NoCapacity, Observed, Pool, PoolError
 from lifecycle.sizing import Sizing
 from lifecycle.stores.fleet import RedisFleet
@@ -48,9 +49,10 @@ class Machines:
         times: Times,
         token_of: Callable[[str], str],
         evacuation: Evacuation | None = None,
+        peaks: Callable[[], Sequence[Peak]] = lambda: (),
     ) -> None:
         """token_of: machine id → its agent's token. evacuation: what follows when the pool takes machines
-        away; without it no new work comes to them."""
+        away; without it no new work comes to them. peaks: those that were declared."""
         self._store, self._fleet, self._signals, self._pool = store, fleet, signals, pool
         self._actions, self._errands, self._times = actions, errands, times
         self._token_of, self._evacuation = token_of, evacuation
@@ -58,7 +60,7 @@ class Machines:
         self._watching = Watching(store, fleet, agents, actions, errands)
         self._sizing = Sizing(
             store, fleet, signals, pool, errands, times, token_of, lambda m: self.revive(m),
-            self._parks,
+            self._parks, peaks,
         )  # fmt: skip
         self._sizing.expect = self._expect
         self._expected: dict[str, float] = {}

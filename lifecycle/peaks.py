@@ -8,12 +8,13 @@ nobody has taken when the time is over is held no longer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 SURE = (
     1.25  # of a lead time: all machines of a peak have to be there, and a few take longer than most
 )
+EARLY, LATE = 600.0, 1800.0  # seconds, where nobody says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Peak:
     at_ms: int
     users: int
     name: str = ""
-    early: float = 600.0
-    late: float = 1800.0
+    early: float = EARLY
+    late: float = LATE
 
     @property
     def from_ms(self) -> int:
@@ -48,11 +49,29 @@ class Opened:
 Peaks = tuple[Opened, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Slots that are to be free for a peak."""
+
+    peak: Peak
+    slots: int
+
+
 def watch(opened: Peaks, peaks: Iterable[Peak], now_ms: int, arrivals: int, usual: float) -> Peaks:
-    """The peaks that are open now. arrivals: all that ever came; usual: arrivals a second, without peaks."""
-    known = {each.peak: each for each in opened}
-    now_open = (peak for peak in peaks if peak.from_ms <= now_ms < peak.until_ms)
-    return tuple(known.get(peak) or Opened(peak, arrivals, usual) for peak in now_open)
+    """The peaks that are open now. arrivals: all that ever came; usual: arrivals a second, without peaks. Who came to one
+    has come to it still when its numbers are changed meanwhile."""
+    known = {_identity(each.peak): each for each in opened}
+    usual = usual_rate(opened, usual)
+    found = []
+    for peak in peaks:
+        if peak.from_ms <= now_ms < peak.until_ms:
+            before = known.get(_identity(peak))
+            found.append(replace(before, peak=peak) if before else Opened(peak, arrivals, usual))
+    return tuple(found)
+
+
+def _identity(peak: Peak) -> object:
+    return (peak.name, peak.at_ms) if peak.name else peak
 
 
 def usual_rate(opened: Peaks, rate: float) -> float:
@@ -60,7 +79,7 @@ def usual_rate(opened: Peaks, rate: float) -> float:
     return min([rate, *(each.usual for each in opened)])
 
 
-def held_slots(
+def holding(
     peaks: Sequence[Peak],
     opened: Peaks,
     now_ms: int,
@@ -69,23 +88,34 @@ def held_slots(
     slots: int,
     granted: float,
     rate: float,
-) -> int:
-    """Slots to be free for peaks. lead_time: seconds until a machine is there. granted: launches that the pool's API
-    grants at once, and `rate` a second after that (0: no bound)."""
+) -> list[Held]:
+    """Slots to be free for each peak that is not over, as they begin. lead_time: seconds until a machine is there.
+    granted: launches that the pool's API grants at once, and `rate` a second after that (0: no bound)."""
     known = {each.peak: each for each in opened}
-    held = 0
-    for peak in peaks:
-        if now_ms >= peak.until_ms:
+    current = sorted((p for p in peaks if now_ms < p.until_ms), key=lambda p: p.from_ms)
+    came = _came([known[peak] for peak in current if peak in known], now_ms, arrivals)
+    found, due, sooner = [], 0, 0
+    for peak in current:
+        if peak in known:
+            found.append(Held(peak, max(0, ceil(peak.users - came[peak]))))
             continue
-        one = known.get(peak)
-        if one is not None:
-            others = one.usual * (now_ms - peak.from_ms) / 1000
-            held += max(0, ceil(peak.users - max(0.0, arrivals - one.before - others)))
-            continue
+        # What the API grants until then is for all that begin by then.
+        due += peak.users
         left = (peak.from_ms - now_ms) / 1000 - SURE * lead_time
-        if left <= 0:
-            held += peak.users
-        elif rate > 0:
-            later = int(granted + rate * left) * slots  # can still be had in time
-            held += max(0, peak.users - later)
-    return held
+        later = int(granted + rate * left) * slots if left > 0 else 0
+        wanted = due - later if rate > 0 or left <= 0 else 0
+        found.append(Held(peak, max(0, wanted - sooner)))
+        sooner = max(sooner, wanted)
+    return found
+
+
+def _came(opened: Iterable[Opened], now_ms: int, arrivals: int) -> dict[Peak, float]:
+    """How many of each have come. Somebody who comes while two are open has come to one of them: the first."""
+    found: dict[Peak, float] = {}
+    rest = float(arrivals)
+    for one in opened:
+        others = one.usual * (now_ms - one.peak.from_ms) / 1000
+        since = max(0.0, arrivals - one.before - others)
+        found[one.peak] = min(float(one.peak.users), since, max(0.0, rest))
+        rest = min(rest, since) - found[one.peak]
+    return found

@@ -26,8 +26,7 @@ def shortfall(free: int, up: float, down: float, spread: float = 1.0) -> float:
         return tail[free] if 0 <= free < len(tail) else float(free < 0)
     sigma = sqrt(variance)
     z = (free - 0.5 - (up - down)) / sigma
-    skew = _skew(up, down, spread, sigma)
-    return 1.0 - NORMAL.cdf(z - skew * (z * z - 1) / 6)
+    return NORMAL.cdf(-_without_skew(z, _skew(up, down, spread, sigma)))
 
 
 def slots_needed(probability: float, up: float, down: float, spread: float = 1.0) -> int:
@@ -45,6 +44,15 @@ def slots_needed(probability: float, up: float, down: float, spread: float = 1.0
 def _skew(up: float, down: float, spread: float, sigma: float) -> float:
     """Of the net: third central moment (m·s·(2s - 1) for a negative binomial law) over sigma cubed."""
     return (up * spread * (2 * spread - 1) - down) / sigma**3
+
+
+def _without_skew(z: float, skew: float) -> float:
+    """The w of which slots_needed makes z = w + skew·(w² - 1)/6, solved for w. (Cornish and Fisher's own z - skew·(z² - 1)/6
+    turns back for large z: more free slots would be a larger risk.)"""
+    root = 1.0 + skew * skew / 9 + 2 * skew * z / 3
+    if root <= 0.0:  # beyond where the law ends: nothing is that small, or that large
+        return -inf if skew > 0 else inf
+    return (2 * z + skew / 3) / (1.0 + sqrt(root))
 
 
 def _step(value: float) -> int:

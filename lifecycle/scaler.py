@@ -16,7 +16,7 @@ from typing import Any
 from lifecycle import demand as demands
 from lifecycle.demand import Demand
 from lifecycle.model import Machine, MachineStatus
-from lifecycle.peaks import Peak, Peaks, held_slots, usual_rate, watch
+from lifecycle.peaks import Held, Peak, Peaks, holding, usual_rate, watch
 from lifecycle.promise import shortfall, slots_needed
 
 _M = MachineStatus
@@ -126,7 +126,8 @@ def begin(now_ms: int, rule: Rule) -> Memory:
 @dataclass(frozen=True, slots=True)
 class Need:
     """How many machines are wanted, and why. free: slots wanted free, beside `held` for peaks. up, down, spread: the
-    forecast over lead_time seconds. probability: promised; risk: that was taken. kept: waits over those promised."""
+    forecast over lead_time seconds. probability: promised; risk: that was taken. kept: waits over those promised.
+    peaks: for which of them how many are held."""
 
     machines: int
     free: int
@@ -140,6 +141,7 @@ class Need:
     risk: float
     kept: float
     bound: bool
+    peaks: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,9 @@ def _remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
     now = now_ms / 1000
     seconds = max(0.0, now - memory.at)
     demand = demands.observe(memory.demand, now, facts.users, facts.arrivals, facts.departures)
-    opened = watch(memory.peaks, facts.peaks, now_ms, demand.arrivals, demand.slow)
+    # As it was before: who came since the last look came to what has opened since then.
+    before = memory.demand
+    opened = watch(memory.peaks, facts.peaks, now_ms, before.arrivals, before.slow)
     burst = float(rule.burst)
     if facts.throttled:
         burst = max(1.0, memory.burst / 2)
@@ -286,7 +290,8 @@ def _need(facts: Facts, rule: Rule, memory: Memory, fleet: _Fleet) -> tuple[Need
 
 def _need_over(lead_time: float, facts: Facts, rule: Rule, memory: Memory) -> Need:
     """For a machine that is there after lead_time seconds."""
-    free, held, risk, kept = 0, 0, 0.0, 1.0
+    free, risk, kept = 0, 0.0, 1.0
+    peaks: list[Held] = []
     told = demands.forecast(_usual(memory), lead_time)
     promised = rule.wait_probability
     if promised:
@@ -298,15 +303,16 @@ def _need_over(lead_time: float, facts: Facts, rule: Rule, memory: Memory) -> Ne
         risk = min(RISK_MAX, max(promised / 10, risk))
         free = slots_needed(risk, told.up, told.down, told.spread)
     if facts.peaks:
-        held = held_slots(
+        peaks = holding(
             facts.peaks, memory.peaks, int(memory.at * 1000), memory.demand.arrivals, lead_time,
             rule.slots, memory.tokens, rule.rate,
         )  # fmt: skip
+    held = sum(each.slots for each in peaks)
     wanted = -(-(facts.users + max(rule.warm_slots, free + held)) // rule.slots)
     machines = max(0, min(rule.max_machines, wanted))
     return Need(
         machines, free, held, lead_time, told.up, told.down, told.spread, memory.demand.panics,
-        promised, risk, kept, wanted > rule.max_machines,
+        promised, risk, kept, wanted > rule.max_machines, tuple(peaks),
     )  # fmt: skip
 
 

@@ -105,13 +105,27 @@ function eventRow(event) {
   return [when, head(event.type), cell("Of", of), cell("Why", event.reason ?? "")];
 }
 
-/** Words of the scaler's record that are no sentence: its inputs, and what it decided. */
-function drawScaler(scaler) {
+/** "Held for exam (Dec 1, 09:00): 1250 slots", of all peaks in one line. */
+function heldFor(peaks) {
+  const each = peaks.filter(({ slots }) => slots > 0).map(({ peak, slots }) => {
+    const time = new Date(peak.at).toLocaleString([], { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+    return `${peak.name} (${time}): ${slots} slots`;
+  });
+  return each.length ? `Held for ${each.join("; ")}` : "";
+}
+
+/** Words of the scaler's record that are no sentence: its inputs, what it reckoned, and what it decided. */
+function drawScaler({ need, ...scaler }) {
+  const { peaks = [], ...reckoned } = need ?? {};
   write(part("scaler-reason"), scaler.reason ?? "It has not decided yet.");
-  const told = Object.entries(scaler).filter(([name]) => !["reason", "at"].includes(name));
+  write(part("scaler-peaks"), heldFor(peaks));
+  const told = Object.entries({ ...scaler, ...reckoned })
+    .filter(([name, value]) => !["reason", "at"].includes(name) && (typeof value !== "object" || Array.isArray(value)));
   const rows = told.map(([name, value]) => {
     const words = name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
-    return [words, Array.isArray(value) ? value.join(", ") || "none" : String(value)];
+    const isLong = typeof value === "number" && !Number.isInteger(value);
+    const text = String(isLong ? Number(value.toPrecision(3)) : value);
+    return [words, Array.isArray(value) ? value.join(", ") || "none" : text];
   });
   const known = JSON.stringify(rows);
   if (part("scaler").dataset.known === known) return;

@@ -67,7 +67,8 @@ def test_what_a_page_names_is_there(page: str) -> None:
     options = {
         name
         for command in cli.commands.values()
-        for option in command.params
+        for one in (command, *getattr(command, "commands", {}).values())
+        for option in one.params
         for name in option.opts
     }
     options |= {f"--{option.name}".replace("_", "-") for option in flags.options()}

@@ -17,7 +17,7 @@ from gateway import dashboard, operators
 from gateway.api import bodies, usage
 from gateway.api.answers import UsersUsage, UserUsage
 from gateway.settings import Settings
-from lifecycle import plans, pricing, quota
+from lifecycle import peaks, peaks_book, peaks_declared, plans, pricing, quota
 from lifecycle.notices import STOPPED, TYPES, Notice, deliveries
 from lifecycle.notices.deliveries import Delivery, Outcome, Status
 from lifecycle.notices.webhook import TIMEOUT, Webhook
@@ -84,6 +84,29 @@ def test_its_numbers_are_the_codes() -> None:
     assert f"({MAX_BOOST:,.0f} at most" in text
     assert "{}, {} and {} %".format(*quota.THRESHOLDS) in text
     assert f"for {bodies.MAX_EXTEND // 86400} days at most" in text
+
+
+# peaks.md
+
+
+def test_the_peaks_of_the_page_are_read_and_its_numbers_are_the_codes() -> None:
+    (text,) = block("peaks", "toml")
+    exam, lecture = peaks_declared.entries_of(tomllib.loads(text))
+    assert (exam.users, exam.early, exam.at_ms) == (3000, 900, 1_796_112_000_000)
+    assert (lecture.cron, lecture.zone) == ("0 9 * * MON-FRI", "Europe/Berlin")
+    rows = table("peaks", "| field | is | if left out |")
+    named = [name for row in rows for name in re.findall(r"`([a-z-]+)`", row[0])]
+    assert sorted(named) == sorted(peaks_declared._READERS)
+    left_out = {row[0]: row[2].replace(",", "") for row in rows}
+    assert (left_out["`early`"], left_out["`late`"]) == (f"{peaks.EARLY:g}", f"{peaks.LATE:g}")
+    said = page("peaks")
+    assert f"1 to {peaks_declared.USERS_MAX:,}" in said
+    assert f"to {peaks_declared.WINDOW_MAX:,.0f}" in said
+    assert said.count(f"There are {peaks_declared.ENTRIES_MAX} ") == 1
+    assert (peaks.SURE, peaks_declared.NEXT, peaks_book.REFRESH) == (1.25, 3, 60), "as it says"
+    one = peaks.Peak(exam.at_ms, 3000, "exam", early=900)
+    notice = peaks_declared.doubts(one, [one], peaks_declared.Reach(5, 100, 80), 0)
+    assert f'"notice": "{notice}"' in said
 
 
 # billing.md

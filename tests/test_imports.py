@@ -37,6 +37,10 @@ NEVER = {
         "lifecycle.stores", "lifecycle.agents", "lifecycle.snapshots.local",
         "lifecycle.snapshots.registry", "lifecycle.snapshots.archive",
     ),
+    "lifecycle.simulation": (
+        "lifecycle.stores", "lifecycle.agent", "lifecycle.agents", "lifecycle.actions", "lifecycle.loops",
+        "lifecycle.machines", "lifecycle.sizing", "lifecycle.aws",
+    ),
     "lifecycle.model": ("lifecycle",),
     "lifecycle.agent.contract": ("lifecycle",),
 }  # fmt: skip
@@ -44,7 +48,8 @@ NEVER = {
 
 DECISIONS = (
     "lifecycle.policy", "lifecycle.placement", "lifecycle.scaler", "lifecycle.queueing",
-    "lifecycle.reconcile", "lifecycle.waiting",
+    "lifecycle.reconcile", "lifecycle.waiting", "lifecycle.demand", "lifecycle.promise",
+    "lifecycle.defragment",
 )  # fmt: skip
 
 PURE = (
@@ -54,7 +59,8 @@ PURE = (
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",
     "lifecycle.agent.contract", *DECISIONS,
-    "lifecycle.peaks", "lifecycle.simulation.records", "lifecycle.simulation.settings", "lifecycle.simulation.spec",
+    "lifecycle.peaks", "lifecycle.peaks_declared", "lifecycle.simulation.records", "lifecycle.simulation.cloud",
+    "lifecycle.simulation.settings", "lifecycle.simulation.spec",
     "lifecycle.simulation.stays", "lifecycle.simulation.arrivals", "lifecycle.simulation.visits",
     "lifecycle.simulation.generated", "lifecycle.simulation.rows", "lifecycle.simulation.moments",
     "lifecycle.simulation.stretch", "lifecycle.simulation.recorded", "lifecycle.simulation.happened",
@@ -83,6 +89,7 @@ TECHNOLOGIES = (
         "lifecycle.stores.signals",
         "lifecycle.stores.metered",
         "lifecycle.stores.pace",
+        "lifecycle.stores.peaks",
         "lifecycle.stores.quotas",
         "lifecycle.stores.recorded",
         "lifecycle.stores.notices",
@@ -126,7 +133,7 @@ MADE_IN = {
         "RedisStore", "RecordedStore", "DynamoDbRecords", "PostgresRecords", "RedisFleet",
         "RedisSignals", "LocalPool", "Ec2Pool", "EcsPool", "AsgPool", "EksPool", "EbsDisks", "Agents",
         "News", "Lease", "Loops", "Actions", "SqsFeed", "SnsTopic", "CloudWatch", "TargetGroup",
-        "RedisNotices", "RedisDeliveries", "Webhook", "Email", "Following", "Delivering",
+        "RedisNotices", "RedisDeliveries", "RedisPeaks", "PeaksBook", "Webhook", "Email", "Following", "Delivering",
     },
     "lifecycle.snapshots.registry": {"LocalTarget", "S3Target"},  # from a URL that machines are told
 }  # fmt: skip

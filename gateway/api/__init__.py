@@ -11,7 +11,18 @@ from itertools import groupby
 from starlette.routing import BaseRoute, Route
 
 from gateway.api import answers as a
-from gateway.api import archive, dashboard, events, fleet, health, joining, policy, quota, usage
+from gateway.api import (
+    archive,
+    dashboard,
+    events,
+    fleet,
+    health,
+    joining,
+    peaks,
+    policy,
+    quota,
+    usage,
+)
 from gateway.api import bodies as b
 from gateway.api import notices as n
 from gateway.api import workspaces as w
@@ -85,6 +96,12 @@ def operations() -> tuple[Operation, ...]:
            media_types=("application/json", _STREAM)),
         of("GET", "/api/pool", fleet.pool, "The scaler's last decision with its inputs", "admin",
            {200: a.PoolAnswer}),
+        of("GET", "/api/peaks", peaks.listing, "Peaks that are declared, and what is held for each", "admin",
+           {200: a.PeakAnswer}, many=True),
+        of("POST", "/api/peaks", peaks.declare, "So many people come at that time: have slots for them",
+           "admin", {200: a.PeakAnswer}, b.DeclarePeak, errors=(409,)),
+        of("DELETE", "/api/peaks/{name}", peaks.remove, "They do not come: hold no slots for them", "admin",
+           {200: a.PeakAnswer}, errors=(404, 409)),
         of("GET", "/api/usage", usage.usage, "Metered usage in a month, and its cost",
            "person", {200: a.UsageReply}, query=b.UsageQuery, errors=(404,),
            media_types=("application/json", "text/csv")),

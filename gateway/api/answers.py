@@ -146,6 +146,23 @@ class PoolAnswer(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class PeakAnswer(Answer):
+    """source: where it was declared, and can be changed. cron: when it repeats; at is one of its times. heldSlots: that
+    the pool keeps free for it, as the scaler last reckoned; null before that. notice: what the pool cannot do for it."""
+
+    name: str
+    at: int
+    users: int
+    early_seconds: float
+    late_seconds: float
+    state: Literal["ahead", "open"]
+    source: Literal["api", "file"]
+    cron: str | None
+    time_zone: str | None
+    held_slots: int | None
+    notice: str | None
+
+
 class WorkspaceUsage(Answer):
     """seconds, minutes: that it ran. cost: null while there are no prices."""
 

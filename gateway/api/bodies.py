@@ -25,6 +25,8 @@ from gateway.api.errors import ApiError, Invalid
 from gateway.entry import safe_next
 from lifecycle.model import WorkspaceStatus
 from lifecycle.notices.deliveries import Status
+from lifecycle.peaks import EARLY, LATE
+from lifecycle.peaks_declared import NAME, USERS_MAX, WINDOW_MAX
 from lifecycle.queueing import PRIORITIES, boost_ms
 
 MAX_BODY = 64 * 1024
@@ -136,6 +138,17 @@ class Keep(Body):
     """seconds: from now; the retention if left out."""
 
     seconds: Annotated[float, Field(gt=0, le=MAX_KEEP)] | None = None
+
+
+class DeclarePeak(Body):
+    """at: milliseconds since the epoch. users: who come beside those who usually do; the first of them earlySeconds
+    before, the last lateSeconds after. One of the same name is replaced."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    at: Annotated[int, Field(ge=0, lt=10**14)]
+    users: Annotated[int, Field(ge=1, le=USERS_MAX)]
+    early_seconds: Annotated[float, Field(ge=0, le=WINDOW_MAX)] = EARLY
+    late_seconds: Annotated[float, Field(ge=1, le=WINDOW_MAX)] = LATE
 
 
 Seconds = Annotated[float, Field(ge=0, lt=10**9)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.api.answers import MeAnswer, PoolAnswer
 from gateway.api.operation import Call, Reply
+from gateway.api.peaks import rows
 from gateway.api.showing import machine_answer
 
 
@@ -15,16 +16,24 @@ async def machines(call: Call) -> Reply:
 
 
 async def pool(call: Call) -> Reply:
-    return Reply(200, decision_answer(await call.parts.fleet.pool_decision()))
+    decision = await call.parts.fleet.pool_decision()
+    peaks = [row.model_dump(mode="json", by_alias=True) for row in await rows(call.parts, decision)]
+    return Reply(200, decision_answer({**decision, "peaks": peaks}))
 
 
 def decision_answer(decision: Mapping[str, Any]) -> PoolAnswer:
     """The scaler's own names, as the API spells names."""
-    return PoolAnswer.model_validate({_camel(k): v for k, v in decision.items()})
+    return PoolAnswer.model_validate(_spelled(decision))
 
 
 async def me(call: Call) -> Reply:
     return Reply(200, MeAnswer(user_id=call.user, admin=call.user is None))
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_camel(name): _spelled(each) for name, each in value.items()}
+    return [_spelled(each) for each in value] if isinstance(value, list) else value
 
 
 def _camel(name: str) -> str:

@@ -18,11 +18,15 @@ from lifecycle.joining import Joining
 from lifecycle.model import Event, Machine, Workspace
 from lifecycle.notices import Notice, Preferences
 from lifecycle.notices.deliveries import Delivery, Status
+from lifecycle.peaks import Peak
+from lifecycle.peaks_book import Book
+from lifecycle.peaks_declared import Reach
 from lifecycle.plans import Plan, Plans
 from lifecycle.pricing import Prices
 from lifecycle.quota import Taken
 from lifecycle.snapshots.downloads import Archive
 from lifecycle.stores import WorkspaceStore
+from lifecycle.stores.peaks import Declared
 
 Principal = Admin | Person | Nobody
 """Whoever can call on the base host."""
@@ -104,6 +108,20 @@ class DeliveryLog(Protocol):
         """Begin anew with one that failed. Raises Conflict, with no status when there is none."""
 
 
+class PeakBook(Protocol):
+    async def look(self) -> Book:
+        """What is declared and not over."""
+
+    async def in_file(self, name: str) -> bool:
+        """Whether the operator's file declares one of that name."""
+
+    async def declare(self, peak: Peak) -> tuple[Declared, int]:
+        """Write it down in place of one of its name; and now, in milliseconds."""
+
+    async def remove(self, name: str) -> Peak | None:
+        """What was removed; None when there was none."""
+
+
 class Health(Protocol):
     async def ready(self) -> tuple[bool, Sequence[str]]:
         """Take traffic? If not, why, in words for an operator."""
@@ -166,6 +184,9 @@ class Parts:
     """Everything at a glance."""
     notices: NoticeBook
     deliveries: DeliveryLog
+    peaks: PeakBook
+    reach: Reach = field(default_factory=lambda: Reach(5, 10, 2.0))
+    """What the pool can do for peaks, before it was measured."""
     noticed: Callable[[str, str, int], Awaitable[None]] = _unnoticed
     """A machine's cloud told it ("spot", "rebalance") that it will be taken away, at that time."""
     prices: Prices | None = None

@@ -30,6 +30,9 @@ POOL_DIRECTORY = (
 TOLD = "function:told"  # string  the newest event that a scheduled function has told of
 NOTICE = "pool:notice"  # string  what the pool could not do as asked, JSON {text}; goes by itself
 DECISION = "pool:decision"  # string  the scaler's last decision and its inputs, JSON
+PEAKS = (
+    "peaks"  # hash  name → a peak that the API declared, JSON {at, users, early, late}; ms, seconds
+)
 DURABLE = "store:durable"  # string  records are kept elsewhere too, since this Redis was last empty
 REBUILT = (
     "store:rebuilt"  # string  where they are kept, once all that is kept there is here as well

@@ -87,6 +87,10 @@ class Place:
         bob, _ = await self.store.ensure("bob")
         await self.store.wake(bob.id)
         await self.signals.flush("g1", Flush(connections={ada.id: 2}))
+        exam = {"peak": {"name": "exam", "at_ms": 1_796_112_000_000}, "slots": 1250}
+        later = {"peak": {"name": "later", "at_ms": 1_796_212_000_000}, "slots": 0}
+        need = {"risk": 0.00123456, "peaks": [exam, later]}
+        await self.fleet.decided({"at_ms": 5, "users": 123456, "reason": "so", "need": need})
         for _ in range(3):
             await self.dashboard.sample()
 
@@ -110,6 +114,13 @@ async def test_an_operators_visit(
         assert await page.locator("#sessions").inner_text() == "2"
         assert "€" in await page.locator("#cost-hour").inner_text()
         assert "7 s" in await page.locator("#queue tr").inner_text()
+        held = await page.locator("#scaler-peaks").inner_text()
+        assert held.startswith("Held for exam (")
+        assert held.endswith("): 1250 slots")
+        inputs = await page.locator("#scaler").inner_text()
+        assert "123456" in inputs
+        assert "0.00123" in inputs
+        assert "object" not in inputs
         charts = page.get_by_role("img", name="Live sessions: now 2")
         assert await charts.count() == 1
 

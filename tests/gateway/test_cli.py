@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,8 @@ from typing import Any, ClassVar
 import pytest
 
 from gateway.client import duration, event_line, table, why
+from gateway.declaring import moment
+from gateway.declaring import table as peaks_table
 
 
 def ide_gateway(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -39,6 +42,8 @@ def test_help_names_the_commands_and_hides_the_worker(tmp_path: Path) -> None:
         "events",
         "ls",
         "open",
+        "peak",
+        "peaks",
         "serve",
         "settings",
         "simulate",
@@ -191,6 +196,11 @@ class Api(BaseHTTPRequestHandler):
         "url": "http://demo.localhost:8000",
     }
 
+    peak: ClassVar[dict[str, Any]] = {
+        "name": "exam", "at": 1_796_112_000_000, "users": 3000, "earlySeconds": 600, "lateSeconds": 1800,
+        "state": "ahead", "source": "api", "heldSlots": 1250, "notice": "3,000 people need too much",
+    }  # fmt: skip
+
     def do_GET(self) -> None:
         if self.headers["Authorization"] != "Bearer good-key":
             return self._answer(401, {"error": {"code": "unauthorized", "message": "wrong key"}})
@@ -198,6 +208,8 @@ class Api(BaseHTTPRequestHandler):
             return self._answer(200, [self.row])
         if self.path == "/api/workspaces?userId=a%2Bb":
             return self._answer(200, [])
+        if self.path == "/api/peaks":
+            return self._answer(200, [self.peak])
         if self.path == "/api/workspaces/demo/activity":
             return self._answer(200, {"text": "Running for 5 min; alive because of input."})
         event = {"id": "5-0", "type": "workspace.running", "at": 5, "workspaceId": "demo"}
@@ -208,6 +220,8 @@ class Api(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.calls.append((self.path, body, self.headers["Content-Type"]))
+        if self.path == "/api/peaks":
+            return self._answer(200, {**self.peak, **json.loads(body)})
         known = self.path in ("/api/workspaces", "/api/workspaces/demo/start")
         if self.path.endswith("/enter"):
             return self._answer(200, {"url": "http://demo.localhost:8000/_gateway/enter?code=c"})
@@ -218,6 +232,14 @@ class Api(BaseHTTPRequestHandler):
             problem = {"code": "not_found", "message": "there is no such workspace"}
             return self._answer(404, {"error": problem})
         return self._answer(202, self.row)
+
+    def do_DELETE(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.calls.append((self.path, "", ""))
+        if self.path == "/api/peaks/exam":
+            return self._answer(200, self.peak)
+        problem = {"code": "not_found", "message": "there is no such peak"}
+        return self._answer(404, {"error": problem})
 
     def _answer(self, status: int, content: object) -> None:
         self._send(status, json.dumps(content).encode())
@@ -362,3 +384,54 @@ def test_durations() -> None:
 def test_an_event_is_one_line_whatever_is_in_it() -> None:
     event = {"type": "workspace.failed", "at": 0, "reason": "a\nb", "data": {"x": "\x1b[2J"}}
     assert event_line(event).endswith("workspace.failed        reason=a\\nb x=\\x1b[2J")
+
+
+def test_peaks_are_listed_declared_and_removed(tmp_path: Path, api: str) -> None:
+    listed = ide_gateway("peaks", cwd=tmp_path, TZ="UTC").stdout.splitlines()
+    assert " ".join(listed[0].split()) == "PEAK AT IN USERS HELD FROM UNTIL DECLARED BY"
+    assert listed[1].startswith("exam  2026-12-01 08:00  ")
+    assert listed[1].split()[-5:] == ["3,000", "1,250", "07:50", "08:30", "api"]
+    assert listed[2] == "! exam: 3,000 people need too much"
+    assert json.loads(ide_gateway("peaks", "-o", "json", cwd=tmp_path).stdout) == [Api.peak]
+
+    at = "2026-12-01T09:00+01:00"
+    added = ide_gateway("peak", "add", "exam", at, "3000", "--early", "60", cwd=tmp_path, TZ="UTC")
+    assert "07:59" in added.stdout.splitlines()[1]
+    assert ide_gateway("peak", "rm", "exam", cwd=tmp_path).stdout == ""
+    body = {"name": "exam", "at": 1_796_112_000_000, "users": 3000, "earlySeconds": 60.0}
+    assert [(path, json.loads(sent or "null")) for path, sent, _ in Api.calls] == [
+        ("/api/peaks", body),
+        ("/api/peaks/exam", None),
+    ]
+    gone = ide_gateway("peak", "rm", "quiz", cwd=tmp_path)
+    assert gone.returncode == 1
+    assert gone.stderr == (
+        "error: there is no such peak (not_found)\n  see them all: ide-gateway peaks\n"
+    )
+    wrong = ide_gateway("peak", "add", "exam", "tomorrow", "5", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "'tomorrow' is no time: give one such as 2026-12-01T09:00," in wrong.stderr
+
+
+def test_a_time_as_people_type_it() -> None:
+    now = datetime(2026, 11, 30, 12, 0).astimezone()
+    assert moment("2026-12-01T09:00", now) == datetime(2026, 12, 1, 9).astimezone()
+    assert moment("2026-12-01 09:00", now) == datetime(2026, 12, 1, 9).astimezone()
+    assert moment("2026-12-01T09:00+02:00", now).astimezone(UTC).hour == 7
+    assert moment("2026-12-01T09:00Z", now).astimezone(UTC).hour == 9
+    assert moment("13:30", now) == datetime(2026, 11, 30, 13, 30).astimezone()
+    assert moment("9:00", now) == datetime(2026, 12, 1, 9).astimezone(), "the next one"
+    for wrong in ("nine", "25:00", "", "2026-13-01T09:00", "900"):
+        with pytest.raises(ValueError, match="is no time: give one such as"):
+            moment(wrong, now)
+
+
+def test_the_table_of_peaks() -> None:
+    row = {
+        "name": "lecture", "at": 60_000_000, "users": 5, "earlySeconds": 0, "lateSeconds": 60,
+        "state": "open", "source": "file", "cron": "0 9 * * *", "timeZone": "UTC\x1b", "heldSlots": None,
+    }  # fmt: skip
+    assert peaks_table([], 0) == ["PEAK  AT  IN  USERS  HELD  FROM  UNTIL  DECLARED BY"]
+    (line,) = peaks_table([row], 0)[1:]
+    assert line.endswith("file (0 9 * * * UTC\\x1b)")
+    assert line.split()[3:6] == ["now", "5", "-"]

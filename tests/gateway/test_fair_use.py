@@ -1,4 +1,4 @@
-"""Plans and prices that cannot be used end the start with one line, before there is a directory, a port or a Redis."""
+"""Plans, prices and peaks that cannot be used end the start with one line, before there is a directory, a port or a Redis."""
 
 from __future__ import annotations
 
@@ -42,6 +42,14 @@ PRICED = 'currency = "EUR"\n[running]\ndefault = 0.1\n'
         ("plans", "[plans.pro]\nretention = -1", "plans.pro: retention must be 0 or more, not -1"),
         ("plans", "[plans.pro.quota]\nrunning = 'x'", "plans.pro.quota: running must be a whole"),
         ("plans", "[plan.pro]", "the file: there is no plan; did you mean plans?"),
+        ("peaks", None, "it cannot be read (no such file or directory); correct the path, or"),
+        ("peaks", "[[peak]]\nname = exam", "it is no TOML: Invalid value (at line 2, column 8)"),
+        (
+            "peaks",
+            "[[peak]]\nname = 'x'\ncron = '0 9 * * *'\nusers = 0",
+            "peak x: users: must be a whole number from",
+        ),
+        ("peaks", b"\xff", "it is no text in UTF-8 (byte 0)"),
         ("plans", b"\xff", "it is no text in UTF-8 (byte 0)"),
     ],
 )

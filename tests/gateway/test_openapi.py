@@ -63,7 +63,7 @@ def test_the_contract_is_there() -> None:
         POST /api/workspaces/{id}/keep · POST /api/workspaces/{id}/pin · POST /api/workspaces/{id}/unpin
         GET /api/workspaces/{id}/download · GET /api/deliveries · POST /api/deliveries/{id}/retry
         GET /api/events · GET /api/me · GET /api/openapi.json · GET /healthz · GET /readyz
-        GET /metrics
+        GET /metrics · GET /api/peaks · POST /api/peaks · DELETE /api/peaks/{name}
     """
     wanted = {call.strip() for line in contract.splitlines() for call in line.split("·")} - {""}
     assert {f"{method.upper()} {path}" for path, method, _ in CALLS} == wanted
@@ -108,7 +108,9 @@ def test_what_is_sent_and_answered_is_spelt_in_camel_case() -> None:
 def test_bodies_take_no_other_fields() -> None:
     sent = {name for _, _, described in CALLS for name in refs(described.get("requestBody", {}))}
     from_people = {"Create", "Extend", "Enter", "Heartbeat", "Update", "Nothing", "Keep"}
-    assert from_people | {"OwnPolicy", "Preferences", "Join", "MachineReport"} == sent
+    assert (
+        from_people | {"OwnPolicy", "Preferences", "Join", "MachineReport", "DeclarePeak"} == sent
+    )
     for name in sent:
         assert SCHEMAS[name]["additionalProperties"] is False
     user = SCHEMAS["Create"]["properties"]["userId"]["anyOf"][0]

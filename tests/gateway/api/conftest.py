@@ -108,6 +108,7 @@ class World:
     purged: list[str] = field(default_factory=list)
     notices: list[tuple[str, str, int]] = field(default_factory=list)
     book: Any = field(default_factory=fakes.FakeBook)
+    peaks: Any = field(default_factory=fakes.FakePeaks)
     fails: Exception | None = None
     """What snapshot, download and purge raise."""
     breaks: Exception | None = None
@@ -148,6 +149,7 @@ class World:
             notices=self.book,
             plans=self.plans,
             deliveries=self.book,
+            peaks=self.peaks,
         )
 
     async def bring(

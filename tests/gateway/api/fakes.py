@@ -22,8 +22,12 @@ from lifecycle.model import (
 )
 from lifecycle.notices import Notice, Preferences
 from lifecycle.notices.deliveries import Delivery
+from lifecycle.peaks import Peak
+from lifecycle.peaks_book import Ahead, Book
+from lifecycle.peaks_declared import ENTRIES_MAX, Entry
 from lifecycle.queueing import boost_ms
 from lifecycle.stores import Conflict, LimitReached, StoreUnavailable
+from lifecycle.stores.peaks import Declared
 
 _W = WorkspaceStatus
 FIELDS = {"machineId": "machine_id", "errorCode": "error_code", "snapshotId": "snapshot_id"}
@@ -285,3 +289,32 @@ class FakeKeys:
 
     async def claim(self, key: str, fingerprint: str) -> str:
         return self.kept.setdefault(key, fingerprint)
+
+
+class FakePeaks:
+    """A book in memory. entries: of the operator's file."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Peak] = {}
+        self.entries: list[Entry] = []
+
+    async def look(self) -> Book:
+        now = int(time.time() * 1000)
+        found = [Ahead(peak) for peak in self.told.values() if peak.until_ms > now]
+        found += [Ahead(peak, entry) for entry in self.entries for peak in entry.peaks(now)]
+        return Book(now, sorted(found, key=lambda each: (each.peak.at_ms, each.peak.name)))
+
+    async def in_file(self, name: str) -> bool:
+        return any(entry.name == name for entry in self.entries)
+
+    async def declare(self, peak: Peak) -> tuple[Declared, int]:
+        now = int(time.time() * 1000)
+        if peak.at_ms < now:
+            return "past", now
+        if len(self.told) >= ENTRIES_MAX and peak.name not in self.told:
+            return "full", now
+        self.told[peak.name] = peak
+        return "ok", now
+
+    async def remove(self, name: str) -> Peak | None:
+        return self.told.pop(name, None)

@@ -16,10 +16,17 @@ async def test_machines_without_their_secrets(alone: Any) -> None:
 
 
 async def test_the_pool_tells_its_last_decision_with_its_inputs(alone: Any) -> None:
-    assert (await alone.call("GET", "/api/pool")).json == {}
+    assert (await alone.call("GET", "/api/pool")).json == {"peaks": []}
     alone.fleet.decision = {"at_ms": 5, "want": 3, "have": 2, "warm_slots": 1, "drain": ["m-1"]}
     answer = await alone.call("GET", "/api/pool")
-    assert answer.json == {"at": 5, "want": 3, "have": 2, "warmSlots": 1, "drain": ["m-1"]}
+    assert answer.json == {
+        "at": 5,
+        "want": 3,
+        "have": 2,
+        "warmSlots": 1,
+        "drain": ["m-1"],
+        "peaks": [],
+    }
 
 
 async def test_an_operator_drains_a_machine(alone: Any) -> None:
