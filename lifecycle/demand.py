@@ -13,7 +13,7 @@ FAST, SLOW, LONG = 6.0, 120.0, 900.0
 """Seconds that the moving averages of arrivals remember: to notice a rush, to know the rate, to know its trend."""
 
 BEGUN = 60.0  # seconds that an average remembers at least, however short there has been anything to remember
-FEW = 0.05  # a second: a rate below that is taken for it in the search for a rush; three in 20 s are one, two are not
+FEW = 0.1  # a second: a rate below that is taken for it in the search for a rush; three at once are one, two are not
 LEAVING = 300.0  # seconds that the average of departures remembers
 SURPRISE = 4.0  # a rate so many standard deviations above the slow one is a rush
 PANIC = 60.0  # seconds that a rush is believed to go on after its last sign
@@ -61,7 +61,10 @@ class Demand:
     @property
     def trend(self) -> float:
         """By how much the rate grows in a second; 0 while it falls, for a fall is never counted on."""
-        return max(0.0, (self.slow - self.long) / (LONG - SLOW))
+        growth = (self.slow - self.long) / (LONG - SLOW)
+        if self.panics:
+            growth = max(growth, (self.fast - self.slow) / (SLOW - FAST))
+        return max(0.0, growth)
 
 
 @dataclass(frozen=True, slots=True)

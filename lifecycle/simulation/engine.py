@@ -41,6 +41,8 @@ Decide = Callable[[Facts, Rule, Memory, int], tuple[Decision, Memory]]
 
 WARM = 1.0  # seconds; who has a slot sooner did not wait
 SAMPLE = 60.0  # seconds between two samples
+PATIENCE = 86_400.0  # seconds beyond the last visit, at most, until everybody was served
+NO_CAPACITY_PAUSE = 10.0  # seconds until a cloud without capacity is asked again, as the loops do
 MOVE_EVERY = 10.0  # seconds between two looks for what can move
 MOVE_TAKES = 5.0  # seconds that a workspace is away while it moves: stop, snapshot, restore, start
 STAYS_ON = 600.0  # seconds that who was there when it moved stays on
@@ -131,7 +133,7 @@ class _Day:
             at_visit = visits[number].at if number < total else inf
             at_event = events[0][0] if events else inf
             at = min(at_visit, at_event, next_tick)
-            if at > end:
+            if at > end and not (self.queue and at < end + PATIENCE):
                 break
             self.now = at
             if next_tick <= at:
@@ -151,7 +153,7 @@ class _Day:
                 if number * 100 // total > told:
                     told = number * 100 // total
                     progress(told / 100)
-        self.now = end
+        self.now = max(end, self.now)
         return self._told(time.perf_counter() - began)
 
     @property
@@ -261,7 +263,7 @@ class _Day:
         asked = self.asked.pop(workspace.id, None)
         if asked is not None:
             came, stay = asked
-            self.account.served(came, self.now - came)
+            self.account.served(came, self.now - came, workspace.priority)
             self.sessions[workspace.id] += 1
             self._at(self.now + stay, LEFT, (workspace, workspace.epoch))
         self._look(workspace)
@@ -546,8 +548,10 @@ class _Day:
     def _told(self, seconds: float) -> Account:
         sums = self.account
         sums.pass_to(self.now, self.users, len(self.cloud.instances))
-        for came, _ in self.asked.values():  # they wait still
-            sums.served(came, self.now - came)
+        for workspace in self.of.values():
+            if workspace.id in self.asked:  # they wait still
+                came, _ = self.asked[workspace.id]
+                sums.served(came, self.now - came, workspace.priority)
         hours = sums.machine_seconds / 3600
         stopped = self.cloud.stopped_seconds(self.now) / 3600
         cost = hours * self.cloud.about.price + stopped * self.cloud.about.price_stopped
@@ -557,11 +561,8 @@ class _Day:
             self.trial.name, self.trial.setting, self.workload.name, self.seed,
             sums.visits, sums.arrivals, sums.waits, hours, sums.bound_seconds / 3600,
             sums.user_seconds / 3600, cost, sums.hours, self.samples, dict(self.counts),
-            self.violations, self.explained, seconds,
+            self.violations, self.explained, seconds, sums.priorities(),
         )  # fmt: skip
-
-
-NO_CAPACITY_PAUSE = 10.0
 
 
 class _Sums:
@@ -574,6 +575,7 @@ class _Sums:
         self.machine_seconds = self.bound_seconds = self.user_seconds = 0.0
         self.waits: list[float] = []
         self.hours: dict[int, tuple[int, int]] = {}
+        self._priorities: dict[str, tuple[int, float, float]] = {}
 
     def pass_to(self, now: float, users: int, machines: int) -> None:
         seconds = now - self.at
@@ -590,9 +592,20 @@ class _Sums:
             came, waited = self.hours.get(int(at // 3600) % 24, (0, 0))
             self.hours[int(at // 3600) % 24] = (came + 1, waited)
 
-    def served(self, came: float, wait: float) -> None:
-        if wait >= WARM and came >= self.counted_from:
+    def served(self, came: float, wait: float, priority: str) -> None:
+        if not self.counted_from <= came < inf:
+            return
+        count, total, longest = self._priorities.get(priority, (0, 0.0, 0.0))
+        self._priorities[priority] = (count + 1, total + wait, max(longest, wait))
+        if wait >= WARM:
             self.waits.append(wait)
             hour = int(came // 3600) % 24
             arrivals, waited = self.hours.get(hour, (0, 0))
             self.hours[hour] = (arrivals, waited + 1)
+
+    def priorities(self) -> dict[str, tuple[int, float, float]]:
+        """Priority → how many, their mean wait, the longest."""
+        return {
+            name: (count, total / count, longest)
+            for name, (count, total, longest) in self._priorities.items()
+        }

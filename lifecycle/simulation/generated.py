@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -22,7 +22,7 @@ from lifecycle.peaks import Peak
 from lifecycle.simulation import arrivals, stays, visits
 from lifecycle.simulation.arrivals import Stretch
 from lifecycle.simulation.records import Visit, Workload
-from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, clock, number, whole
+from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, clock, number, one_of, whole
 from lifecycle.simulation.stays import Stays
 
 START_MS = 1_772_409_600_000  # Monday, 2 March 2026, 00:00 UTC
@@ -41,6 +41,8 @@ BEFORE = 4 * 3600.0
 """Seconds of the evening before that come first, at times below 0, and fill the pool: nothing of it is counted."""
 
 STEP = 600.0  # seconds that a rate of the day holds
+
+BELL = (3.0, 3.0)  # a beta law: most come in the middle, few in the first and the last minute
 
 EXAM_EARLY = EXAM_LATE = 600.0
 
@@ -160,10 +162,17 @@ def _bursts(values: Mapping[str, Any], chance: Random) -> tuple[list[Visit], tup
 
 def _rush(values: Mapping[str, Any], chance: Random) -> tuple[list[Visit], tuple[Peak, ...]]:
     stay, begins = _stays(values), values["at"]
-    times = sorted(
-        round(begins + chance.random() * values["seconds"], 3) for _ in range(values["users"])
-    )
-    return visits.of_times(times, lambda _: stay.draw(chance), 0.0, chance), ()
+    draw = chance.random if values["shape"] == "even" else lambda: chance.betavariate(*BELL)
+    times = sorted(round(begins + draw() * values["seconds"], 3) for _ in range(values["users"]))
+    found = visits.of_times(times, lambda _: stay.draw(chance), 0.0, chance)
+    return [replace(each, priority=_priority(values, chance)) for each in found], ()
+
+
+def _priority(values: Mapping[str, Any], chance: Random) -> str:
+    lot = chance.random()
+    if lot < values["vip"]:
+        return "vip"
+    return "batch" if lot < values["vip"] + values["batch"] else "normal"
 
 
 def _exam(values: Mapping[str, Any], chance: Random) -> tuple[list[Visit], tuple[Peak, ...]]:
@@ -199,6 +208,13 @@ _RUSH = {
     "users": Parameter("how many come", whole(1, 1_000_000), 100_000),
     "seconds": Parameter("within how long", number(1, DAY), 900.0),
     "at": Parameter("when the first may come", clock, 600.0),
+    "shape": Parameter(
+        "bell: most in the middle; even: as many in the first second as in any",
+        one_of("bell", "even"),
+        "bell",
+    ),
+    "vip": Parameter("share of people with that priority", number(0, 0.5), 0.05),
+    "batch": Parameter("share of people with that priority", number(0, 0.5), 0.05),
     **stays.PARAMETERS,
 }
 

@@ -77,7 +77,7 @@ class Account:
     machine_hours: from launch to end. bound_hours: the same had each moment's users been packed without a gap, with
     every arrival known ahead. hours: hour of the day → (arrivals, how many of them waited). cost: machines times price.
     violations: promises of safety that were broken, in words. explained: the scaler's decisions near the moment that
-    was asked about. seconds: that the simulation took."""
+    was asked about. seconds: that the simulation took. priorities: priority → (arrivals, mean wait, longest wait)."""
 
     policy: str
     setting: float | None
@@ -96,6 +96,7 @@ class Account:
     violations: Sequence[str] = ()
     explained: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0
+    priorities: Mapping[str, tuple[int, float, float]] = field(default_factory=dict)
 
     @property
     def warm(self) -> float:

@@ -100,6 +100,15 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return text
+
+    return read
+
+
 def clock(text: str) -> float:
     """Seconds since the day began, of "09:12", "09:12:30", "2d09:12" (the second day) or "33120". ValueError."""
     match = re.fullmatch(r"(?:(\d{1,2})d)?(\d{1,2}):(\d\d)(?::(\d\d))?", text)
