@@ -159,6 +159,10 @@ class Workspace:
     stored_bytes: int = 0
 
 
+STANDBY = "standby"
+"""Reason of a machine that is stopped, or is being emptied for that, because it starts faster than a new one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A host with an agent, as `machine:{id}` holds it.
