@@ -32,6 +32,7 @@ _M = MachineStatus
 
 GREETED = 5.0  # seconds after its launch; a slower one is found by tend()
 TELL_AWAY = 60.0  # seconds between two words to who waits that the pool does not answer
+PARKED = "its workspace is stopped"
 HOMELESS = 10.0  # seconds that a machine which nobody knows may take to turn up again
 
 
@@ -79,6 +80,7 @@ class Machines:
     async def close(self) -> None:
         """Watch no machine any more."""
         await self._watching.close()
+        self._sizing.forget()
 
     async def tend(self) -> None:
         """Compare records with the pool, then size it."""
@@ -109,6 +111,7 @@ class Machines:
             needed | self._sizing.evicted,
             self._times.durable,
             self._shown_lately(machines),
+            reconcile.standby(machines, self._times.standby_machines),
         )
         changes = reconcile.converge_machines(machines, observed, now, outlook)
         for change in changes:
@@ -118,7 +121,7 @@ class Machines:
             await self._remove_again(machine_id)
         newest = max((machine_number(row.machine_id) for row in observed), default=0)
         before = {machine.id for machine in machines}
-        counts = await self._sizing.scale(now, newest, before, needed)
+        counts = await self._sizing.scale(now, newest, before, needed, self.stays)
         for machine in machines:
             if machine.id in self._sizing.evicted and machine.status is _M.READY:
                 await self._empty(machine)
@@ -252,7 +255,7 @@ class Machines:
         elif isinstance(change, reconcile.Remove):
             self.remove(machine, change.reason, bare=not machine.holds_files)
         elif isinstance(change, reconcile.Park):
-            self._park(machine)
+            self.park(machine, machine.reason if machine.status is _M.STOPPED else PARKED)
         elif isinstance(change, reconcile.Await):
             await self._tell_waiting(machine)
         elif isinstance(change, reconcile.Down):
@@ -313,12 +316,12 @@ class Machines:
 
         self._errands.run(machine.id, remove)
 
-    def _park(self, machine: Machine) -> None:
-        """The record goes first: from then on nothing is booted there."""
+    def park(self, machine: Machine, reason: str, *, bare: bool = False) -> None:
+        """The record goes first: from then on nothing is booted there. bare: only if no files are there."""
 
         async def park() -> None:
             stopped = machine.status is _M.STOPPED or await self._sizing.turn(
-                machine, _M.STOPPED, "its workspace is stopped", only_empty=True
+                machine, _M.STOPPED, reason, only_empty=True, bare=bare
             )
             if stopped:
                 await self._pool.stop(machine.id)

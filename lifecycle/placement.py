@@ -59,6 +59,19 @@ def place(queue: Sequence[Workspace], machines: Sequence[Machine]) -> list[Place
     return commands
 
 
+def without_room(
+    queue: Sequence[Workspace],
+    machines: Sequence[Machine],
+    commands: Sequence[Place | Detach | Revive],
+) -> frozenset[str]:
+    """Ids of those in the queue that wait because no slot is free. Who waits for a machine that holds their
+    files, or for its turn to boot, has one. commands: of place()."""
+    served = {c.workspace.id for c in commands if not isinstance(c, Revive)}
+    away = {m.id for m in machines if not takes_work(m)}
+    waiting = (w for w in queue if w.id not in served and w.machine_id not in away)
+    return frozenset(w.id for w in waiting)
+
+
 def at_once(
     commands: Sequence[Place | Detach | Revive], room: int
 ) -> list[Place | Detach | Revive]:

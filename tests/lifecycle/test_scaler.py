@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifecycle.model import Machine, MachineStatus
-from lifecycle.scaler import Decision, machines_wanted, scale
+from lifecycle.scaler import Decision, Facts, Rule, begin, machines_wanted, scale
 from tests.lifecycle.fakes import machine
 
 M = MachineStatus
@@ -17,8 +17,10 @@ DELAY = 120.0  # seconds a machine must have been empty
 
 
 def decide(users: int, machines: list[Machine], now: float = 1000, **more: Any) -> Decision:
-    usual = {"slots": 5, "warm_slots": 0, "max_machines": 10, "scale_in_delay": DELAY}
-    return scale(users, machines, int(now * 1000), **(usual | more))
+    """By the law alone, as if nothing had happened before. more: of the rule, and `returning`."""
+    facts = Facts(users, machines, returning=more.pop("returning", ()))
+    rule = Rule(**({"scale_in_delay": DELAY} | more))
+    return scale(facts, rule, begin(int(now * 1000), rule), int(now * 1000))[0]
 
 
 def busy(id: str, occupied: int = 1, **fields: Any) -> Machine:
