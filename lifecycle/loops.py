@@ -164,7 +164,9 @@ class Loops:
             if reconcile.unheard(machines, now, self._times.launch_timeout):
                 return  # records were lost: it may run already, where nobody has heard from yet
         commands = place(queue, machines)
-        waited = self._without & {w.id for w in queue}  # also those whose turn to boot has yet to come
+        waited = self._without & {
+            w.id for w in queue
+        }  # also those whose turn to boot has yet to come
         self._without = waited | without_room(queue, machines, commands)
         for command in at_once(commands, room):
             if isinstance(command, Place):

@@ -49,7 +49,8 @@ DECISIONS = (
 
 PURE = (
     "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.pricing", "lifecycle.identifiers",
-    "lifecycle.plans", "lifecycle.schedule", "lifecycle.quota", "lifecycle.pace",
+    "lifecycle.plans", "lifecycle.schedule", "lifecycle.quota", "lifecycle.pace", "lifecycle.remembering",
+    "lifecycle.demand", "lifecycle.promise", "lifecycle.peaks", "lifecycle.defragment",
     "lifecycle.cloud_events", "lifecycle.moving", "lifecycle.joining", "lifecycle.pools.offerings",
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",
@@ -64,7 +65,7 @@ RECORDS = ("lifecycle.pools", "lifecycle.telemetry")
 DATA = frozenset(
     {
         "__future__", "base64", "bisect", "collections", "cronsim", "dataclasses", "datetime", "decimal", "difflib", "enum",
-        "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
+        "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
         "statistics", "string", "struct", "tomllib", "typing", "urllib.parse", "zoneinfo",
     }
 )  # fmt: skip
