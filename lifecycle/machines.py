@@ -13,6 +13,7 @@ import structlog
 from lifecycle import policy, reconcile
 from lifecycle.actions import Actions, Agents
 from lifecycle.agents import AgentUnreachable
+from lifecycle.emptying import Emptying
 from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.identifiers import machine_number
@@ -62,6 +63,7 @@ class Machines:
             self._parks,
         )  # fmt: skip
         self._sizing.expect = self._expect
+        self._emptying = Emptying(store, fleet, signals, times.move_after)
         self._expected: dict[str, float] = {}
         self._joined: set[str] = set()
         self._strange: set[str] = set()
@@ -122,6 +124,7 @@ class Machines:
         newest = max((machine_number(row.machine_id) for row in observed), default=0)
         before = {machine.id for machine in machines}
         counts = await self._sizing.scale(now, newest, before, needed, self.stays)
+        await self._emptying.tick(self._sizing.spare, machines, now)
         for machine in machines:
             if machine.id in self._sizing.evicted and machine.status is _M.READY:
                 await self._empty(machine)

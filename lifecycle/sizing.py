@@ -62,6 +62,8 @@ class Sizing:
         self._took: tuple[Sequence[float], Sequence[float]] = ((), ())
         self._took_at = float("-inf")
         self._throttled = False
+        self.spare = 0
+        """Machines beyond what was wanted of late; 0 while that cannot be told."""
         self.evicted: frozenset[str] = frozenset()
         """Dedicated machines of sleepers that others need: to be emptied, not parked."""
         self._not_before = 0.0
@@ -70,7 +72,7 @@ class Sizing:
 
     def forget(self) -> None:
         """Somebody else leads from now on, and remembers more than we do."""
-        self._memory, self._flow = None, None
+        self._memory, self._flow, self.spare = None, None, 0
 
     async def scale(
         self,
@@ -83,7 +85,7 @@ class Sizing:
         """Size the pool; returns how many workspaces are in each status. newest: the highest number of a
         machine that the pool has. before: machines that had a record a moment ago. returning: those whose
         files somebody waits for. stays: whether this process decides again and again."""
-        t = self._times
+        t, self.spare = self._times, 0
         census = await self._census()
         counts = census.counts
         # After the counts and before the machines: who is counted either waits here, or is seated there.
@@ -97,6 +99,8 @@ class Sizing:
         facts = self._facts(census, machines, {*returning, *(w.machine_id for w in queue)})
         decision, memory = scaler.scale(facts, self._rule, memory, now)
         self._memory, self._flow = memory, census.flow
+        settled = memory.at - memory.since >= self._rule.settle and not memory.demand.panics
+        self.spare = decision.spare if settled else 0
         short = shortage(queue, machines, t.slots)
         decision = where_volumes_wait(decision, short, t.max_machines - len(machines))
         await self._fleet.decided(decision.to_json(), asdict(memory), asdict(census.flow))

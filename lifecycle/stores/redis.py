@@ -115,6 +115,13 @@ class RedisStore:
         )
         return {str(row[0]): int(float(row[1])) for row in rows}
 
+    async def not_seen_since(self, before_ms: int, limit: int) -> list[str]:
+        """Ids of workspaces with a slot whose last activity was before; the longest ago first."""
+        found = await asked(
+            self.redis.zrangebyscore(keys.WORKSPACES, "-inf", before_ms, start=0, num=limit)
+        )
+        return [str(each) for each in found]
+
     async def schedule(self, looks: Mapping[str, tuple[int, int | None]]) -> None:
         """When to look again; None: not before a change. Each with the time it was due at: one that has
         become due anew meanwhile is left as it is."""
@@ -366,6 +373,7 @@ def workspace_from(row: Mapping[str, str], active_ms: float = 0) -> Workspace:
         zone=row.get("zone", ""),
         next=row.get("next", ""),
         last_active_at_ms=int(active_ms or float(row.get("lastActiveAt", 0))),
+        left_at_ms=int(row.get("left") or 0),
         running_since_ms=int(row.get("runningSince", 0)),
         extend_until_ms=int(row.get("extendUntil", 0)),
         seen={

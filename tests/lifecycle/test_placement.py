@@ -266,7 +266,14 @@ def scanned(queue: list[Workspace], machines: list[Machine]) -> dict[str, str]:
             continue
         if home in (None, chosen):
             found[w.id] = chosen.id
-        elif home is None or home.doomed_at_ms or home.status is M.LAUNCHING or (not (w.volume and home.status in (M.STOPPED, M.LOST)) and home.status is not M.READY):
+        elif (
+            home is None
+            or home.doomed_at_ms
+            or home.status is M.LAUNCHING
+            or (
+                not (w.volume and home.status in (M.STOPPED, M.LOST)) and home.status is not M.READY
+            )
+        ):
             continue
         free[chosen.id] -= 1
     return found

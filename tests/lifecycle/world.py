@@ -198,5 +198,5 @@ class World:
 
 TIMED = (
     "createdAt", "statusSince", "asleepSince", "runningSince", "lastActiveAt", "extendUntil",
-    "storedSince", "emptySince", "seen:", "warned", "stopBy", "keepUntil", "jobSince",
+    "storedSince", "emptySince", "seen:", "warned", "stopBy", "keepUntil", "jobSince", "left",
 )  # fmt: skip
