@@ -40,6 +40,7 @@ OVERDUE, FEW = (
     3.0,
     5,
 )  # lead times after which a launch is not counted on, once so many were measured
+START_GUESS = 0.5  # of a boot: what a stopped machine takes, before any was started
 QUEUE_MAX = 3600.0  # seconds that launches wait for the pool's API, at most, as far as is reckoned
 
 
@@ -274,7 +275,7 @@ def _need(facts: Facts, rule: Rule, memory: Memory, fleet: _Fleet) -> tuple[Need
         need = _need_over(boot + min(short / rule.rate, QUEUE_MAX), facts, rule, memory)
     if not rule.standby:
         return need, need.machines
-    start = min(boot, _lead_time(facts.starts, replace(rule, boot_guess=boot)))
+    start = min(boot, _lead_time(facts.starts, replace(rule, boot_guess=START_GUESS * boot)))
     quick = _need_over(start, facts, rule, memory)
     hot = max(quick.machines, need.machines - fleet.reserve)
     return replace(need, machines=hot), quick.machines
