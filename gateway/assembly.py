@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from gateway.balancer import BalancerError, TargetGroup
 from gateway.exits import ConfigurationError, DependencyMissing
-from gateway.fair_use import peaks_of, plans_of
+from gateway.fair_use import peaks_of, plans_of, prices_of
 from gateway.settings import Settings
 from lifecycle import fair_use
 from lifecycle.actions import Actions, Plan
@@ -74,6 +74,7 @@ from lifecycle.telemetry import SinkError
 from lifecycle.telemetry import reporter as reporters
 from lifecycle.telemetry.cloudwatch import CloudWatch
 from lifecycle.ticks import Times, every
+from lifecycle.usage import RUNNING
 from lifecycle.waiting import Bounds
 
 log = structlog.get_logger(__name__)
@@ -167,15 +168,18 @@ class Manager:
     def bounds(self) -> Bounds:
         """What the pool's are, for whoever asks how long it takes."""
         s = self._settings
-        guess = LOCAL_LAUNCH if s.pool == "local" else s.launch_timeout / 4
         return Bounds(
-            s.slots, s.warm_slots, s.max_machines, s.max_starting, s.scale_interval, guess
+            s.slots, s.warm_slots, s.max_machines, s.max_starting, s.scale_interval, _boot_guess(s)
         )
 
     def reach(self) -> Reach:
         """What the pool can do for peaks, before it was measured."""
         bounds = self.bounds()
-        return Reach(bounds.slots, bounds.max_machines, bounds.launch_guess)
+        times = self._times()
+        return Reach(
+            bounds.slots, bounds.max_machines, bounds.launch_guess,
+            float(times.launch_burst), times.launch_rate,
+        )  # fmt: skip
 
     def _fair_use(self) -> fair_use.FairUse:
         return fair_use.FairUse(self.store, self.quotas, self.notices, self.plans)
@@ -288,7 +292,11 @@ class Manager:
 
     def _times(self) -> Times:
         settings = self._settings
-        derived = {"snapshot_on_stop", "durable", "countdown"}
+        local = settings.pool == "local"
+        derived = {
+            "snapshot_on_stop", "durable", "countdown", "settle", "boot_guess", "machine_hour",
+            "launch_burst", "launch_rate",
+        }  # fmt: skip
         names = [name for name in Times.__dataclass_fields__ if name not in derived]
         wanted = settings.snapshot_on_stop
         if wanted == "auto":
@@ -300,7 +308,28 @@ class Manager:
             snapshot_on_stop=wanted == "on",
             durable=settings.store != "redis",
             countdown=self.plans.default.policy.countdown,
+            # Who has just begun to lead knows nothing of how much was wanted before.
+            settle=settings.scale_in_delay,
+            boot_guess=_boot_guess(settings),
+            machine_hour=_machine_hour(settings),
+            launch_burst=0 if local else settings.launch_burst,
+            launch_rate=0.0 if local else settings.launch_rate,
         )
+
+
+def _boot_guess(settings: Settings) -> float:
+    """Seconds until a machine is ready, before any was measured."""
+    return LOCAL_LAUNCH if settings.pool == "local" else settings.launch_timeout / 4
+
+
+def _machine_hour(settings: Settings) -> float:
+    """Price of an hour of a machine with somebody on each of its slots; 0 without prices."""
+    prices = prices_of(settings)
+    if prices is None:
+        return 0.0
+    kind = _words(settings.instance_types)[:1] if settings.pool == "ec2" else ()
+    hour = prices.hour(RUNNING, kind[0] if kind else settings.machine_class, 0)
+    return float(hour) * settings.slots
 
 
 def target_group(settings: Settings, clients: Clients) -> TargetGroup | None:

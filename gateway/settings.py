@@ -171,9 +171,40 @@ class Settings(BaseModel):
     )
     slots: int = _count(5, "Workspaces per machine; 1 makes machines dedicated")
     warm_slots: int = _count(1, "Slots kept free ahead of demand", least=0)
+    wait_probability: float = Field(
+        0.01,
+        description="Share of those who come that may find no free slot; 0: --warm-slots are kept and no"
+        " more.",
+        ge=0,
+        le=0.5,
+        allow_inf_nan=False,
+    )
+    wait_cost: float = Field(
+        0,
+        description="What a wait for a machine costs, in the currency of --prices; with both, a free slot"
+        " never costs more than waiting does. 0: the promise alone counts.",
+        ge=0,
+        allow_inf_nan=False,
+    )
     max_machines: int = _count(10, "Machines at most")
+    standby_machines: int = _count(
+        0, "Stopped machines kept at most, since they start faster than new ones", least=0
+    )
     scale_interval: float = _seconds(2, "Between two decisions of the scaler")
-    scale_in_delay: float = _seconds(120, "Empty for this long: a machine may go", ge=0)
+    scale_in_delay: float = _seconds(
+        120, "Empty, and not wanted, for this long: a machine may go", ge=0
+    )
+    move_after: float = _seconds(
+        0,
+        "Without a session for this long: may move, so that a machine comes free; 0: nothing moves",
+        ge=0,
+    )
+    launch_burst: int = _count(
+        1000, "Launches that the pool's API grants at once (not --pool local); 0: no bound", least=0
+    )
+    launch_rate: float = Field(
+        2, description="And that many more a second.", ge=0, allow_inf_nan=False
+    )
     launch_timeout: float = _seconds(60, "A machine silent this long after launch is lost")
     peaks: str = Field("", description="TOML file with peaks: when many people come at once.")
 
@@ -483,6 +514,7 @@ def contradictions(settings: Settings) -> list[str]:
             f"--warm-slots {settings.warm_slots} can never be free: --max-machines"
             f" {settings.max_machines} with --slots {settings.slots} each is less"
         )
+    found += _scaling(settings)
     if settings.webhook_url and not settings.webhook_secret:
         found.append(
             f"--webhook-url needs --webhook-secret, which signs what is sent; {MAKE_SECRET}"
@@ -490,6 +522,35 @@ def contradictions(settings: Settings) -> list[str]:
     if settings.smtp_url and not settings.mail_from:
         found.append("--smtp-url needs --mail-from: mail has to come from somebody")
     return found + _elsewhere(settings) if settings.pool != "local" else found + _here(settings)
+
+
+def _scaling(settings: Settings) -> list[str]:
+    found = []
+    if bool(settings.launch_burst) != bool(settings.launch_rate):
+        found.append(
+            f"--launch-burst {settings.launch_burst} and --launch-rate {settings.launch_rate:g} bound"
+            " launches together: set both, or both to 0"
+        )
+    if settings.wait_cost and not settings.prices:
+        found.append("--wait-cost needs --prices: it is held against the price of a machine")
+    if settings.wait_cost and not settings.wait_probability:
+        found.append(
+            "--wait-cost lowers what --wait-probability promises, and that is 0: set it above 0"
+        )
+    if settings.move_after and settings.slots == 1:
+        found.append("--move-after empties machines that others work on too: --slots 1 has none")
+    if settings.standby_machines and not _keeps_disks(settings):
+        found.append(
+            f"--standby-machines needs machines that can be stopped and started: --pool {settings.pool}"
+            f" --market {settings.market} has none; use --pool ec2 --market on-demand, or asg"
+        )
+    return found
+
+
+def _keeps_disks(settings: Settings) -> bool:
+    if settings.pool == "ec2":
+        return settings.market == "on-demand" or settings.slots == 1
+    return settings.pool in ("local", "asg")
 
 
 def _here(settings: Settings) -> list[str]:

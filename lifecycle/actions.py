@@ -101,8 +101,10 @@ class Actions:
         self.attaches = disks is not None
         """Files come along on volumes: none of them lie on a machine that sleeps."""
 
-    async def boot(self, workspace: Workspace, machine: Machine, known_epoch: int) -> None:
-        """Take a slot, count the epoch up, and have the agent start it."""
+    async def boot(
+        self, workspace: Workspace, machine: Machine, known_epoch: int, waited: bool = False
+    ) -> None:
+        """Take a slot, count the epoch up, and have the agent start it. waited: no slot was free before."""
         at_home = workspace.machine_id == machine.id
         restore = ""
         if self._volumes is not None and workspace.machine_id and not workspace.volume:
@@ -148,7 +150,12 @@ class Actions:
         }
         try:
             placed = await self._store.change(
-                workspace, _W.STARTING, fields=fields, place=machine.id, known_epoch=known_epoch
+                workspace,
+                _W.STARTING,
+                fields=fields,
+                place=machine.id,
+                known_epoch=known_epoch,
+                waited=waited,
             )
         except Conflict as conflict:
             log.info("boot.not_placed", workspace=workspace.id, why=str(conflict))

@@ -34,6 +34,16 @@ _FORBIDDEN = {
     "UnauthorizedOperation",
     "AuthorizationError",
 }
+_THROTTLED = {
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "TooManyRequestsException",
+}
 QUOTED = 300
 """Characters of AWS's own words in ours: who may not do what stands at their beginning."""
 
@@ -82,6 +92,11 @@ def code_of(error: BaseException) -> str:
     """AWS's own name for what went wrong ("InsufficientInstanceCapacity"), "" for anything else."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def is_throttled(error: BaseException) -> bool:
+    """Whether AWS was asked too often, however patiently the answer was waited for."""
+    return code_of(error) in _THROTTLED
 
 
 def failures() -> tuple[type[BaseException], ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lifecycle.model import Machine
+from lifecycle.model import Machine, Workspace, WorkspaceStatus
 from lifecycle.placement import takes_work
 
 KEPT = 1  # slot that stays free for whoever comes meanwhile
@@ -22,6 +22,19 @@ class Move:
 
     workspace_id: str
     machine_id: str
+
+
+def movable(w: Workspace, sessions: int, before_ms: int, now_ms: int) -> bool:
+    """Whether nobody is there who would be disturbed: no session, and none since before_ms; no activity since then,
+    no job, and nobody asked for it to stay. A move is a boot: who did not come back since the last one has moved
+    enough, or it would never be idle for long."""
+    if w.status is not WorkspaceStatus.RUNNING or sessions or w.job or w.pinned:
+        return False
+    if w.extend_until_ms > now_ms or max(w.left_at_ms, w.last_active_at_ms) > before_ms:
+        return False
+    if any(at > before_ms for at in w.seen.values()):
+        return False
+    return any(at >= w.running_since_ms for kind, at in w.seen.items() if kind != "boot")
 
 
 def moves(

@@ -19,11 +19,11 @@ from lifecycle.disks import DiskError
 from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.machines import Machines
-from lifecycle.model import Event, Machine, MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.model import STANDBY, Event, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.news import News
 from lifecycle.notices import Teller
 from lifecycle.peaks import Peak
-from lifecycle.placement import Detach, Place, at_once, place
+from lifecycle.placement import Detach, Place, at_once, place, without_room
 from lifecycle.plans import Policy
 from lifecycle.pools import Pool
 from lifecycle.stores.fleet import RedisFleet
@@ -64,6 +64,7 @@ class Loops:
         self._store, self._fleet, self._actions, self._times = store, fleet, actions, times
         self._wake, self._hurry = asyncio.Event(), asyncio.Event()
         self._errands = Errands()
+        self._without: frozenset[str] = frozenset()  # who has found no slot free
         self.machines = Machines(
             store, fleet, signals, pool, agents, actions, self._errands, times, token_of,
             evacuation, peaks,
@@ -155,6 +156,7 @@ class Loops:
         waiting = await self._store.queued()
         queue = [w for w in waiting if not self._errands.busy(w.id)]
         if not queue:
+            self._without = frozenset()
             return
         # Who is on the way from the queue to a machine boots as well.
         booting = (await self._store.counts())[_W.STARTING] + len(waiting) - len(queue)
@@ -164,18 +166,24 @@ class Loops:
             now = await self._store.now_ms()
             if reconcile.unheard(machines, now, self._times.launch_timeout):
                 return  # records were lost: it may run already, where nobody has heard from yet
-        for command in at_once(place(queue, machines), room):
+        commands = place(queue, machines)
+        waited = self._without & {
+            w.id for w in queue
+        }  # also those whose turn to boot has yet to come
+        self._without = waited | without_room(queue, machines, commands)
+        for command in at_once(commands, room):
             if isinstance(command, Place):
-                boot = partial(self._boot, machine=command.machine)
+                known = command.workspace.id in waited
+                boot = partial(self._boot, machine=command.machine, waited=known)
                 self._errand(command.workspace, boot, "boot")
             elif isinstance(command, Detach):
                 self._errand(command.workspace, self._actions.detach, "detach")
             else:
                 self.machines.revive(command.machine)
 
-    async def _boot(self, workspace: Workspace, machine: Machine) -> None:
+    async def _boot(self, workspace: Workspace, machine: Machine, waited: bool) -> None:
         known = self.machines.known_epoch(machine, workspace)
-        await self._actions.boot(workspace, machine, known)
+        await self._actions.boot(workspace, machine, known, waited)
 
     def _errand(
         self, workspace: Workspace, do: Callable[[Workspace], Awaitable[None]], kind: str
@@ -197,10 +205,15 @@ class Loops:
                 self._errand(workspace, self._actions.detach, "detach")
 
     async def _drain(self, machine: Machine) -> None:
-        """Move what lies on a draining machine into snapshots; when nothing is left, remove it."""
+        """Move what lies on a draining machine into snapshots; when nothing is left, remove it, or stop
+        it to start faster than a new one would."""
         files = await self._store.get_many(await self._fleet.files_on(machine.id))
         for workspace in files:
             if workspace.status in (_W.STOPPED, _W.FAILED, _W.QUEUED):
                 self._errand(workspace, self._actions.detach, "detach")
-        if not files and not machine.occupied:
+        if files or machine.occupied:
+            return
+        if machine.reason == STANDBY and not (machine.doomed_at_ms or machine.held_by):
+            self.machines.park(machine, STANDBY, bare=True)
+        else:
             self.machines.remove(machine, "drained", bare=True)

@@ -13,6 +13,7 @@ import structlog
 from lifecycle import policy, reconcile
 from lifecycle.actions import Actions, Agents
 from lifecycle.agents import AgentUnreachable
+from lifecycle.emptying import Emptying
 from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.identifiers import machine_number
@@ -33,6 +34,7 @@ _M = MachineStatus
 
 GREETED = 5.0  # seconds after its launch; a slower one is found by tend()
 TELL_AWAY = 60.0  # seconds between two words to who waits that the pool does not answer
+PARKED = "its workspace is stopped"
 HOMELESS = 10.0  # seconds that a machine which nobody knows may take to turn up again
 
 
@@ -63,6 +65,7 @@ class Machines:
             self._parks, peaks,
         )  # fmt: skip
         self._sizing.expect = self._expect
+        self._emptying = Emptying(store, fleet, signals, times.move_after)
         self._expected: dict[str, float] = {}
         self._joined: set[str] = set()
         self._strange: set[str] = set()
@@ -81,6 +84,7 @@ class Machines:
     async def close(self) -> None:
         """Watch no machine any more."""
         await self._watching.close()
+        self._sizing.forget()
 
     async def tend(self) -> None:
         """Compare records with the pool, then size it."""
@@ -111,6 +115,7 @@ class Machines:
             needed | self._sizing.evicted,
             self._times.durable,
             self._shown_lately(machines),
+            reconcile.standby(machines, self._times.standby_machines),
         )
         changes = reconcile.converge_machines(machines, observed, now, outlook)
         for change in changes:
@@ -120,7 +125,8 @@ class Machines:
             await self._remove_again(machine_id)
         newest = max((machine_number(row.machine_id) for row in observed), default=0)
         before = {machine.id for machine in machines}
-        counts = await self._sizing.scale(now, newest, before, needed)
+        counts = await self._sizing.scale(now, newest, before, needed, self.stays)
+        await self._emptying.tick(self._sizing.spare, machines, now)
         for machine in machines:
             if machine.id in self._sizing.evicted and machine.status is _M.READY:
                 await self._empty(machine)
@@ -254,7 +260,7 @@ class Machines:
         elif isinstance(change, reconcile.Remove):
             self.remove(machine, change.reason, bare=not machine.holds_files)
         elif isinstance(change, reconcile.Park):
-            self._park(machine)
+            self.park(machine, machine.reason if machine.status is _M.STOPPED else PARKED)
         elif isinstance(change, reconcile.Await):
             await self._tell_waiting(machine)
         elif isinstance(change, reconcile.Down):
@@ -315,12 +321,12 @@ class Machines:
 
         self._errands.run(machine.id, remove)
 
-    def _park(self, machine: Machine) -> None:
-        """The record goes first: from then on nothing is booted there."""
+    def park(self, machine: Machine, reason: str, *, bare: bool = False) -> None:
+        """The record goes first: from then on nothing is booted there. bare: only if no files are there."""
 
         async def park() -> None:
             stopped = machine.status is _M.STOPPED or await self._sizing.turn(
-                machine, _M.STOPPED, "its workspace is stopped", only_empty=True
+                machine, _M.STOPPED, reason, only_empty=True, bare=bare
             )
             if stopped:
                 await self._pool.stop(machine.id)

@@ -109,6 +109,7 @@ class Workspace:
     next: what follows once it is stopped or terminated: "start" (somebody came back meanwhile),
     "terminate" (it was deleted while it ran) or "".
     seen: kind of signal ("boot", "input", "frames", "job", "api") → when last seen; sources: → from what.
+    left_at_ms: when a gateway's last session of it closed.
     job: what works in it now, in words; job_since_ms: since when something has, without a pause.
     own_policy: what it says otherwise than its plan does, as JSON (plans.py). pinned: never stopped by itself.
     keep_until_ms: not terminated before. warned_ms: the stop that its person was warned of; 0 after none.
@@ -141,6 +142,7 @@ class Workspace:
     zone: str = ""
     next: str = ""
     last_active_at_ms: int = 0
+    left_at_ms: int = 0
     running_since_ms: int = 0
     extend_until_ms: int = 0
     seen: dict[str, int] = field(default_factory=dict)
@@ -157,6 +159,10 @@ class Workspace:
     running_class: str = ""
     stored_since_ms: int = 0
     stored_bytes: int = 0
+
+
+STANDBY = "standby"
+"""Reason of a machine that is stopped, or is being emptied for that, because it starts faster than a new one."""
 
 
 @dataclass(frozen=True, slots=True)

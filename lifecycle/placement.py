@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from lifecycle.model import Machine, MachineStatus, Workspace
 
@@ -36,27 +37,94 @@ class Revive:
 
 
 def place(queue: Sequence[Workspace], machines: Sequence[Machine]) -> list[Place | Detach | Revive]:
-    """Commands for the queue, next first. Nothing is said of a workspace that has to wait.
+    """Commands for the queue, next first. Nothing is said of a workspace that has to wait. O(machines), and
+    O(log n) for each in the queue.
 
     Files are where a workspace ran last; it goes back there when a slot is free, else they move by a
-    snapshot. Without files on a machine it takes the best fit (see best_fit).
+    snapshot. Without files on a machine it takes the best fit: the fullest machine with a free slot that may
+    take it, then the oldest. Packing keeps machines empty that can then be given back.
     """
     commands: list[Place | Detach | Revive] = []
-    free = {m.id: m.slots - m.occupied for m in machines if takes_work(m)}
+    if not queue:
+        return commands
+    room = _Room([m for m in machines if takes_work(m)], _suits, _fullest)
     by_id = {machine.id: machine for machine in machines}
+    revived: set[str] = set()
     for workspace in queue:
         home = by_id.get(workspace.machine_id)
-        if home is not None and free.get(home.id, 0) > 0:
-            chosen: Machine | None = home
-        else:
-            chosen = best_fit(workspace, machines, free)
+        chosen = home if home is not None and room.at(home) > 0 else room.best(workspace.zone)
         command = _command(workspace, home, chosen)
-        if command is not None and command not in commands:
-            commands.append(command)
-        if chosen is not None and isinstance(command, Place | Detach):
+        if command is None or (isinstance(command, Revive) and command.machine.id in revived):
+            continue
+        commands.append(command)
+        if isinstance(command, Revive):
+            revived.add(command.machine.id)
+        elif chosen is not None:
             # For a Detach, its place elsewhere is kept, or the next in the queue would take it meanwhile.
-            free[chosen.id] -= 1
+            room.take(chosen)
     return commands
+
+
+Order = tuple[bool, bool, int, int, str]
+
+
+class _Room:
+    """Free slots of machines, the best of those that serve a zone first."""
+
+    def __init__(
+        self,
+        machines: Sequence[Machine],
+        serves: Callable[[str, Machine], bool],
+        order: Callable[[Machine, int], Order],
+    ) -> None:
+        """serves: whether who has to be in that zone ("": anywhere) can go there. order: the least is taken
+        first; of a machine and its free slots."""
+        self._serves, self._order = serves, order
+        self._by_id = {m.id: m for m in machines}
+        self._free = {m.id: m.slots - m.occupied for m in machines}
+        self._heaps: dict[str, list[Order]] = {}
+
+    def at(self, machine: Machine) -> int:
+        return self._free.get(machine.id, 0)
+
+    def best(self, zone: str) -> Machine | None:
+        heap = self._heaps.get(zone)
+        if heap is None:
+            heap = self._heaps[zone] = self._heap(zone)
+        while heap:
+            *_, free, _, machine_id = heap[0]
+            if free == self._free[machine_id]:
+                return self._by_id[machine_id]
+            heappop(heap)  # as it was before some of its slots were taken
+        return None
+
+    def take(self, machine: Machine) -> None:
+        free = self._free[machine.id] = self._free[machine.id] - 1
+        for zone, heap in self._heaps.items():
+            if free > 0 and self._serves(zone, machine):
+                heappush(heap, self._order(machine, free))
+
+    def _heap(self, zone: str) -> list[Order]:
+        found = [
+            self._order(self._by_id[each], free)
+            for each, free in self._free.items()
+            if free > 0 and self._serves(zone, self._by_id[each])
+        ]
+        heapify(found)
+        return found
+
+
+def without_room(
+    queue: Sequence[Workspace],
+    machines: Sequence[Machine],
+    commands: Sequence[Place | Detach | Revive],
+) -> frozenset[str]:
+    """Ids of those in the queue that wait because no slot is free. Who waits for a machine that holds their
+    files, or for its turn to boot, has one. commands: of place()."""
+    served = {c.workspace.id for c in commands if not isinstance(c, Revive)}
+    away = {m.id for m in machines if not takes_work(m)}
+    waiting = (w for w in queue if w.id not in served and w.machine_id not in away)
+    return frozenset(w.id for w in waiting)
 
 
 def at_once(
@@ -75,7 +143,7 @@ def at_once(
 @dataclass(frozen=True, slots=True)
 class Shortage:
     """zones: where machines have to be added, named once for each. idle: empty machines that are of no use
-    to anybody who waits."""
+    to anybody who waits, while there are such zones."""
 
     zones: tuple[str, ...] = ()
     idle: tuple[Machine, ...] = ()
@@ -84,15 +152,18 @@ class Shortage:
 def shortage(queue: Sequence[Workspace], machines: Sequence[Machine], slots: int) -> Shortage:
     """Zones in which volumes wait and no machine has room, or is coming and will have. Machines elsewhere
     are no help, however many there are. slots: of a machine that is added."""
-    room = {m.id: m.slots - m.occupied for m in machines if takes_work(m) or _comes(m)}
+    if not any(workspace.volume and workspace.zone for workspace in queue):
+        return Shortage()
+    room = _Room([m for m in machines if takes_work(m) or _comes(m)], _may_serve, _sooner)
+    by_id = {machine.id: machine for machine in machines}
     zones: list[str] = []
     waiting: Counter[str] = Counter()
     used: set[str] = set()
     for workspace in queue:
-        fits = [m for m in machines if room.get(m.id, 0) > 0 and _may_serve(workspace, m)]
-        if fits:
-            chosen = min(fits, key=lambda m: _sooner(workspace, m, room[m.id]))
-            room[chosen.id] -= 1
+        home = by_id.get(workspace.machine_id)
+        chosen = home if home is not None and room.at(home) > 0 else room.best(workspace.zone)
+        if chosen is not None:
+            room.take(chosen)
             used.add(chosen.id)
         elif workspace.volume and workspace.zone:
             waiting[workspace.zone] += 1
@@ -107,21 +178,19 @@ def _comes(machine: Machine) -> bool:
     return machine.status is _M.LAUNCHING and not machine.unheard and not machine.doomed_at_ms
 
 
-def _may_serve(workspace: Workspace, machine: Machine) -> bool:
+def _may_serve(zone: str, machine: Machine) -> bool:
     """One that is coming, nobody knows yet where, may come up in any zone: a turn later it is known."""
-    if workspace.machine_id == machine.id or _suits(workspace, machine):
-        return True
-    return machine.status is _M.LAUNCHING and not machine.zone
+    return _suits(zone, machine) or (machine.status is _M.LAUNCHING and not machine.zone)
 
 
-def _sooner(
-    workspace: Workspace, machine: Machine, room: int
-) -> tuple[bool, bool, bool, int, int, str]:
-    """In the order of place(): home, then the fullest; what is coming comes after what is there."""
-    return (
-        machine.id != workspace.machine_id, machine.status is not _M.READY, not machine.zone, room,
-        machine.created_at_ms, machine.id,
-    )  # fmt: skip
+def _sooner(machine: Machine, free: int) -> Order:
+    """In the order of place(): the fullest; what is coming comes after what is there."""
+    late, unknown = machine.status is not _M.READY, not machine.zone
+    return late, unknown, free, machine.created_at_ms, machine.id
+
+
+def _fullest(machine: Machine, free: int) -> Order:
+    return False, False, free, machine.created_at_ms, machine.id
 
 
 def takes_work(machine: Machine) -> bool:
@@ -129,20 +198,11 @@ def takes_work(machine: Machine) -> bool:
     return machine.status is _M.READY and not machine.doomed_at_ms
 
 
-def best_fit(
-    workspace: Workspace, machines: Sequence[Machine], free: dict[str, int]
-) -> Machine | None:
-    """The fullest machine with a free slot that may take it, then the oldest: packing keeps machines
-    empty that can then be given back. free: machine → slots to give away."""
-    fits = [m for m in machines if free.get(m.id, 0) > 0 and _suits(workspace, m)]
-    return min(fits, key=lambda m: (free[m.id], m.created_at_ms, m.id), default=None)
-
-
-def _suits(workspace: Workspace, machine: Machine) -> bool:
-    """Not its home. A machine of one slot belongs to whose files it holds: it would have to be emptied
+def _suits(zone: str, machine: Machine) -> bool:
+    """Nobody's home. A machine of one slot belongs to whose files it holds: it would have to be emptied
     before its owner could come back. A volume can only be attached in its own zone."""
     dedicated_to_another = machine.slots == 1 and machine.holds_files > 0
-    return not dedicated_to_another and workspace.zone in ("", machine.zone)
+    return not dedicated_to_another and zone in ("", machine.zone)
 
 
 def _command(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from lifecycle.agent.contract import Report, WorkspaceReport
-from lifecycle.model import OCCUPYING, Machine, MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.model import OCCUPYING, STANDBY, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import Observed
 
 _W = WorkspaceStatus
@@ -253,6 +254,7 @@ class Outlook:
     launch_timeout: seconds until one that never came up is given up. lag, keeps_disks, joins: the pool's
     traits. needed: machines whose files somebody waits for. files_known: the records of what lies on
     every machine cannot have been lost. shown_lately: machines that the pool showed within its lag.
+    standby: stopped machines that are kept although they hold nothing.
     """
 
     launch_timeout: float
@@ -262,6 +264,7 @@ class Outlook:
     needed: frozenset[str] = frozenset()
     files_known: bool = False
     shown_lately: frozenset[str] = frozenset()
+    standby: frozenset[str] = frozenset()
 
 
 def converge_machines(
@@ -386,7 +389,15 @@ def _stopped_machine(
         return _gone(m, age, o)
     if m.id in o.needed:
         return Await(m) if seen.state == "stopping" else Revive(m)
-    return None if m.holds_files else Remove(m, "it is stopped and holds nothing")
+    if m.holds_files or m.id in o.standby:
+        return None
+    return Remove(m, "it is stopped and holds nothing")
+
+
+def standby(machines: Iterable[Machine], most: int) -> frozenset[str]:
+    """Machines that were stopped to start faster than new ones, as many as are wanted; the oldest first."""
+    found = (m for m in machines if m.status is MachineStatus.STOPPED and m.reason == STANDBY)
+    return frozenset(m.id for m in islice(found, most))
 
 
 def _gone(m: Machine, age: float, o: Outlook) -> MachineChange | None:

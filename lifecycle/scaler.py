@@ -15,7 +15,7 @@ from typing import Any
 
 from lifecycle import demand as demands
 from lifecycle.demand import Demand
-from lifecycle.model import Machine, MachineStatus
+from lifecycle.model import STANDBY, Machine, MachineStatus
 from lifecycle.peaks import Held, Peak, Peaks, holding, usual_rate, watch
 from lifecycle.promise import shortfall, slots_needed
 
@@ -45,6 +45,7 @@ OVERDUE, FEW = (
     3.0,
     5,
 )  # lead times after which a launch is not counted on, once so many were measured
+START_GUESS = 0.5  # of a boot: what a stopped machine takes, before any was started
 QUEUE_MAX = 3600.0  # seconds that launches wait for the pool's API, at most, as far as is reckoned
 
 
@@ -222,7 +223,8 @@ def _remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
 
 @dataclass(slots=True)
 class _Fleet:
-    """The machines by what can be done with them. awake: those that count as there. own: dedicated ones that hold
+    """The machines by what can be done with them. awake: those that count as there. parking: those that
+    are emptied to be stopped. own: dedicated ones that hold
     their owner's files. asleep: those of them whose owner is away; the first to be evicted first."""
 
     awake: int
@@ -232,6 +234,12 @@ class _Fleet:
     stopped: list[str]
     asleep: list[Machine]
     empty: list[Machine]
+    parking: int = 0
+
+    @property
+    def reserve(self) -> int:
+        """Machines on standby, or on their way there."""
+        return len(self.stopped) + self.parking
 
 
 def _fleet(facts: Facts, rule: Rule, now_ms: int) -> _Fleet:
@@ -258,6 +266,7 @@ def _fleet(facts: Facts, rule: Rule, now_ms: int) -> _Fleet:
         elif m.status is _M.DRAINING:
             if not (m.doomed_at_ms or m.held_by):
                 found.callable.append(m.id)
+                found.parking += m.reason == STANDBY
         elif m.status is _M.STOPPED:
             if not own:
                 found.stopped.append(m.id)
@@ -277,14 +286,14 @@ def _need(facts: Facts, rule: Rule, memory: Memory, fleet: _Fleet) -> tuple[Need
     """The machines that are wanted, and how few of them would do, were enough others stopped and quick to start."""
     boot = _lead_time(facts.boots, rule)
     need = _need_over(boot, facts, rule, memory)
-    short = need.machines - fleet.awake - len(fleet.stopped) - memory.tokens
+    short = need.machines - fleet.awake - fleet.reserve - memory.tokens
     if rule.rate and short > 0:
         need = _need_over(boot + min(short / rule.rate, QUEUE_MAX), facts, rule, memory)
     if not rule.standby:
         return need, need.machines
-    start = min(boot, _lead_time(facts.starts, replace(rule, boot_guess=boot)))
+    start = min(boot, _lead_time(facts.starts, replace(rule, boot_guess=START_GUESS * boot)))
     quick = _need_over(start, facts, rule, memory)
-    hot = max(quick.machines, need.machines - len(fleet.stopped))
+    hot = max(quick.machines, need.machines - fleet.reserve)
     return replace(need, machines=hot), quick.machines
 
 
@@ -337,12 +346,16 @@ def _decide(
     want, have = need.machines, fleet.awake + fleet.back
     missing = max(0, want - have)
     undrain = tuple(fleet.callable[:missing])
-    revive = tuple(fleet.stopped[: missing - len(undrain)])
+    missing -= len(undrain)
+    # Machines on standby are counted already: one that is started is missing there. They are started for
+    # what cannot wait for a new one.
+    started = max(0, min(missing, least - have - len(undrain), len(fleet.stopped)))
     # A lost machine keeps its place under the bound: it may still come back.
     room = rule.max_machines - fleet.alive
-    launch = max(0, min(missing - len(undrain) - len(revive), room))
+    launch = max(0, min(missing - started, room))
     if rule.burst:
         launch = min(launch, int(memory.tokens))
+    revive = tuple(fleet.stopped[: max(0, missing - launch)])  # or when no new one can be had
     # At the bound somebody who waits comes before the disk of somebody who sleeps.
     needed = machines_wanted(facts.users, rule.slots, 0, rule.max_machines)
     unmet = max(0, needed - have - len(undrain) - len(revive) - launch)
@@ -351,14 +364,16 @@ def _decide(
     spare = max(0, have - top)
     drain: tuple[str, ...] = ()
     park: tuple[str, ...] = ()
-    standby = min(rule.standby, max(0, want + len(fleet.stopped) - least)) if rule.standby else 0
+    standby = min(rule.standby, max(0, want + fleet.reserve - least)) if rule.standby else 0
     if not memory.demand.panics and memory.at - memory.since >= rule.settle:
         before = now_ms - rule.scale_in_delay * 1000
         empty = [m for m in fleet.empty if m.empty_since_ms <= before]
         # Least to move first, then the youngest: old machines have proved themselves.
         empty.sort(key=lambda m: (m.holds_files, -m.created_at_ms))
         parks = min(
-            max(0, have - max(least, top - standby)), standby - len(fleet.stopped), len(empty)
+            max(0, have - max(least, top - standby)),
+            standby - fleet.reserve,
+            len(empty),
         )
         park = tuple(m.id for m in empty[: max(0, parks)])
         drains = min(spare - len(park), int(memory.given))
@@ -388,7 +403,7 @@ def _account(
     if not need.probability:
         return memory
     demand = demands.foretell(memory.demand, facts.users, need.lead_time)
-    there = max(decision.want, decision.have - len(decision.drain))
+    there = max(decision.want, decision.have - len(decision.drain) - len(decision.park))
     free = there * rule.slots - facts.users - need.held
     risk = shortfall(free, need.up, need.down, need.spread)
     # A moment's risk counts for no more than the largest that is ever taken on purpose.

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import zip_longest
 
 import structlog
 
-from lifecycle import reconcile
+from lifecycle import reconcile, scaler
 from lifecycle.errands import Errands
-from lifecycle.model import Machine, MachineStatus
+from lifecycle.model import STANDBY, Machine, MachineStatus
+from lifecycle.pace import Census, Flow
+from lifecycle.peaks import Peak
 from lifecycle.placement import Shortage, shortage
-from lifecycle.pools import Launch, NoCapacity, Pool, PoolError
-from lifecycle.scaler import Decision, scale
+from lifecycle.pools import Launch, NoCapacity, Pool, PoolError, Throttled
+from lifecycle.remembering import FRESH, TURNS, flow_recalled, recalled
+from lifecycle.scaler import Decision, Facts, Memory, Rule
 from lifecycle.stores import Conflict
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
@@ -29,6 +32,7 @@ LAUNCHING = "pool/launch"  # the errands' key
 REPEAT_PAUSE = 10.0  # seconds until launches that were not seen are told again
 NO_CAPACITY_PAUSE = 10.0  # seconds until a pool that has nothing to give is asked again
 AT_ONCE = 1000  # machines of one decision: what EC2 grants at once
+TIMED = 30.0  # seconds until it is read again how long machines take
 
 
 class Sizing:
@@ -43,29 +47,47 @@ class Sizing:
         token_of: Callable[[str], str],
         revive: Callable[[Machine], None],
         parks: bool = True,
+        peaks: Callable[[], Sequence[Peak]] = lambda: (),
     ) -> None:
         """token_of: machine id → the token of its agent. revive: starts a stopped machine. parks: a
-        dedicated machine is stopped with its workspace, whose files are on it."""
+        dedicated machine is stopped with its workspace, whose files are on it. peaks: those that were
+        declared."""
         self._store, self._fleet, self._signals = store, fleet, signals
         self._pool, self._errands, self._times = pool, errands, times
         self._token_of, self._revive = token_of, revive
-        self._parks = parks
+        self._rule, self._peaks = rule_of(times, parks), peaks
         self._last: Decision | None = None
+        self._memory: Memory | None = None
+        self._flow: Flow | None = None
+        self._took: tuple[Sequence[float], Sequence[float]] = ((), ())
+        self._took_at = float("-inf")
+        self._throttled = False
+        self.spare = 0
+        """Machines beyond what was wanted of late; 0 while that cannot be told."""
         self.evicted: frozenset[str] = frozenset()
         """Dedicated machines of sleepers that others need: to be emptied, not parked."""
         self._not_before = 0.0
         self._again_at = float("-inf")
         self.expect: Callable[[str], None] = lambda machine_id: None
 
+    def forget(self) -> None:
+        """Somebody else leads from now on, and remembers more than we do."""
+        self._memory, self._flow, self.spare = None, None, 0
+
     async def scale(
-        self, now: int, newest: int, before: Collection[str], returning: Collection[str]
+        self,
+        now: int,
+        newest: int,
+        before: Collection[str],
+        returning: Collection[str],
+        stays: bool = True,
     ) -> Mapping[str, int]:
         """Size the pool; returns how many workspaces are in each status. newest: the highest number of a
         machine that the pool has. before: machines that had a record a moment ago. returning: those whose
-        files somebody waits for."""
-        t = self._times
-        counts = await self._store.counts()
-        users = counts["queued"] + counts["starting"] + counts["running"]
+        files somebody waits for. stays: whether this process decides again and again."""
+        t, self.spare = self._times, 0
+        census = await self._census()
+        counts = census.counts
         # After the counts and before the machines: who is counted either waits here, or is seated there.
         queue = await self._store.queued() if counts["queued"] else []
         machines = await self._fleet.machines()
@@ -73,32 +95,82 @@ class Sizing:
             return counts  # removed meanwhile, or every record is lost: the next turn tells which
         if reconcile.unheard(machines, now, t.launch_timeout):
             return counts  # nobody knows yet how many workspaces there are
-        decision = scale(
-            users,
-            machines,
-            now,
-            slots=t.slots,
-            warm_slots=t.warm_slots,
-            max_machines=t.max_machines,
-            scale_in_delay=t.scale_in_delay,
-            parks=self._parks,
-            returning={*returning, *(workspace.machine_id for workspace in queue)},
-        )
+        memory = self._memory or await self._recall(now, stays)
+        facts = self._facts(census, machines, {*returning, *(w.machine_id for w in queue)})
+        decision, memory = scaler.scale(facts, self._rule, memory, now)
+        self._memory, self._flow = memory, census.flow
+        settled = memory.at - memory.since >= self._rule.settle and not memory.demand.panics
+        self.spare = decision.spare if settled else 0
         short = shortage(queue, machines, t.slots)
         decision = where_volumes_wait(decision, short, t.max_machines - len(machines))
-        await self._fleet.decided(decision.to_json())
+        await self._fleet.decided(decision.to_json(), asdict(memory), asdict(census.flow))
         self.evicted = frozenset(decision.evict)
-        by_id = {machine.id: machine for machine in machines}
+        await self._carry_out(decision, {machine.id: machine for machine in machines})
+        launched = 0
+        if decision.launch:
+            launched = await self._launch(decision.launch, newest, short.zones)
+        self._spend(decision.launch, launched)
+        self._tell(decision)
+        return counts
+
+    async def _census(self) -> Census:
+        """How many there are, and now and then how long machines took."""
+        at = asyncio.get_running_loop().time()
+        census = await self._store.census(durations=at >= self._took_at + TIMED)
+        if census.launches is not None:
+            self._took, self._took_at = (census.launches, census.starts or ()), at
+        return census
+
+    async def _recall(self, now: int, stays: bool) -> Memory:
+        """What whoever led before remembered, if that was a moment ago. Who has just begun to lead gives
+        nothing back before things have settled; who comes by a schedule began with its first turn."""
+        try:
+            written = await self._fleet.pool_decision()
+        except (TypeError, ValueError):
+            written = {}  # not what we wrote
+        found = recalled(written.get("memory"), now, self._rule, FRESH if stays else TURNS)
+        if found is None:
+            return scaler.begin(now, self._rule)
+        self._flow = flow_recalled(written.get("flow"))
+        return replace(found, since=now / 1000) if stays else found
+
+    def _facts(
+        self, census: Census, machines: Sequence[Machine], returning: Collection[str]
+    ) -> Facts:
+        counts, came = census.counts, census.flow.since(self._flow)
+        throttled, self._throttled = self._throttled, False
+        launches, starts = self._took
+        return Facts(
+            users=counts["queued"] + counts["starting"] + counts["running"],
+            machines=machines,
+            arrivals=came.arrivals,
+            departures=came.departures,
+            waits=came.waits,
+            boots=launches,
+            starts=starts,
+            peaks=self._peaks(),
+            returning=returning,
+            throttled=throttled,
+        )
+
+    async def _carry_out(self, decision: Decision, by_id: Mapping[str, Machine]) -> None:
+        """All of it but the launches."""
         for machine_id in decision.undrain:
             await self.turn(by_id[machine_id], _M.READY, "wanted again")
         for machine_id in decision.revive:
             self._revive(by_id[machine_id])
         for machine_id in decision.drain:
             await self.turn(by_id[machine_id], _M.DRAINING, decision.reason, only_empty=True)
-        if decision.launch:
-            await self._launch(decision.launch, newest, short.zones)
-        self._tell(decision)
-        return counts
+        for machine_id in decision.park:
+            # Emptied first, as any other; it is stopped once no files are there.
+            await self.turn(by_id[machine_id], _M.DRAINING, STANDBY, only_empty=True)
+
+    def _spend(self, decided: int, launched: int) -> None:
+        """Launches that were not asked for after all are still granted."""
+        memory = self._memory
+        if memory is not None and self._rule.burst and launched < decided:
+            tokens = min(memory.burst, memory.tokens + decided - launched)
+            self._memory = replace(memory, tokens=tokens)
 
     async def turn(
         self,
@@ -132,12 +204,13 @@ class Sizing:
         if last is None or (last.want, last.have) != (decision.want, decision.have):
             log.info("pool.scaled", want=decision.want, have=decision.have, why=decision.reason)
 
-    async def _launch(self, count: int, newest: int, zones: Sequence[str]) -> None:
-        """Write each intent down, then ask the pool. An answer that is lost is found by describe().
+    async def _launch(self, count: int, newest: int, zones: Sequence[str]) -> int:
+        """Write each intent down, then ask the pool; of how many. An answer that is lost is found by
+        describe().
         zones: where the first of them have to be; in their records at once, or the next turn would want
         others there."""
         if self._errands.busy(LAUNCHING) or asyncio.get_running_loop().time() < self._not_before:
-            return
+            return 0
         t = self._times
         ids = await self._fleet.intend(
             self._pool.name, t.slots, min(count, AT_ONCE), t.max_machines, newest, t.machine_class
@@ -152,6 +225,7 @@ class Sizing:
         ]
         if launches:
             self._errands.run(LAUNCHING, lambda: self._tell_pool(launches))
+        return len(launches)
 
     async def _tell_pool(self, launches: Sequence[Launch]) -> None:
         try:
@@ -162,6 +236,7 @@ class Sizing:
             await self._give_up(error)
         except PoolError as error:
             # Whether it was launched is unknown: describe() tells, or its time runs out.
+            self._throttled |= isinstance(error, Throttled)
             notices = [f"no new machine yet: the {self._pool.name} pool is asked again"]
             ids = [launch.machine_id for launch in launches]
             log.error("pool.launch_failed", machines=ids, why=str(error))
@@ -175,6 +250,25 @@ class Sizing:
             machine = await self._fleet.machine(machine_id)
             if machine is not None and machine.status is _M.LAUNCHING:
                 await self.turn(machine, _M.TERMINATED, "no capacity", bare=True)
+
+
+def rule_of(t: Times, parks: bool) -> Rule:
+    """The scaler's rule, from settings."""
+    return Rule(
+        slots=t.slots,
+        warm_slots=t.warm_slots,
+        max_machines=t.max_machines,
+        scale_in_delay=t.scale_in_delay,
+        wait_probability=t.wait_probability,
+        settle=t.settle,
+        standby=t.standby_machines,
+        burst=t.launch_burst,
+        rate=t.launch_rate,
+        parks=parks,
+        boot_guess=t.boot_guess,
+        wait_cost=t.wait_cost,
+        machine_hour=t.machine_hour,
+    )
 
 
 def where_volumes_wait(decision: Decision, short: Shortage, room: int) -> Decision:

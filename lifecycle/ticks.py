@@ -21,7 +21,10 @@ class Times:
 
     snapshot_on_stop: a stopped workspace's files leave its machine. durable: records outlast Redis.
     machine_class: what a machine is billed as, where its pool does not say. max_starting: how many
-    boot at once.
+    boot at once. settle: without scale-in after a change of leader. launch_burst, launch_rate: launches that
+    the pool's API grants, and how many more a second; 0: no bound. boot_guess: until a machine is ready,
+    before any was measured. wait_cost, machine_hour: prices of a cold wait, of an hour of a machine.
+    move_after: without a session; 0: nothing moves.
     """
 
     idle_timeout: float
@@ -41,6 +44,15 @@ class Times:
     machine_class: str = "standard"
     countdown: tuple[float, ...] = ()
     max_starting: int = 100
+    wait_probability: float = 0.0
+    settle: float = 0.0
+    standby_machines: int = 0
+    launch_burst: int = 0
+    launch_rate: float = 0.0
+    boot_guess: float = 60.0
+    wait_cost: float = 0.0
+    machine_hour: float = 0.0
+    move_after: float = 0.0
 
     @property
     def look_interval(self) -> float:

@@ -20,7 +20,7 @@ from statistics import fmean, median
 from lifecycle.model import Machine, MachineStatus
 from lifecycle.pace import Pace
 from lifecycle.placement import takes_work
-from lifecycle.scaler import scale
+from lifecycle.scaler import Facts, Rule, begin, scale
 
 FIRST_BOOT_GUESS = 5.0  # seconds, before any boot was measured
 FIRST_RUN_GUESS = 3600.0  # seconds that a workspace runs, before any ended
@@ -123,15 +123,18 @@ def outlook(pace: Pace, machines: Sequence[Machine], bounds: Bounds) -> Outlook:
     """From what the store knows now; the scaler's next decision is made ahead."""
     now_ms = pace.now_ms
     launches = sorted(pace.launches) or [bounds.launch_guess]
+    starts = sorted(pace.starts) or launches
     boots = sorted(pace.boots) or [FIRST_BOOT_GUESS]
     coming = [m for m in machines if m.status is MachineStatus.LAUNCHING and not m.doomed_at_ms]
-    ages = [max(0.0, (now_ms - m.status_since_ms) / 1000) for m in coming]
-    decision = scale(
-        pace.users, machines, now_ms,
-        slots=bounds.slots, warm_slots=bounds.warm_slots, max_machines=bounds.max_machines,
-        scale_in_delay=float("inf"),
-    )  # fmt: skip
-    ages += [-bounds.turn / 2] * (decision.launch + len(decision.revive))
+    spreads = [
+        left(max(0.0, (now_ms - m.status_since_ms) / 1000), starts if _started(m) else launches)
+        for m in coming
+    ]
+    # Who waits is served by the law alone; what is kept free beyond that comes too late for them.
+    rule = Rule(bounds.slots, bounds.warm_slots, bounds.max_machines)
+    decision, _ = scale(Facts(pace.users, machines), rule, begin(now_ms, rule), now_ms)
+    spreads += [left(-bounds.turn / 2, launches)] * decision.launch
+    spreads += [left(-bounds.turn / 2, starts)] * len(decision.revive)
     runs = sorted(pace.runs) or [FIRST_RUN_GUESS]
     step = max(0.1, 2 * median(runs) / STEPS)
     awake = len(pace.booting) + sum(count for _, count in pace.running)
@@ -139,7 +142,7 @@ def outlook(pace: Pace, machines: Sequence[Machine], bounds: Bounds) -> Outlook:
     return Outlook(
         free=sum(max(0, m.slots - m.occupied) for m in machines if takes_work(m)),
         slots=bounds.slots,
-        machine_s=tuple(one_after_another([left(age, launches) for age in ages])),
+        machine_s=tuple(one_after_another(spreads)),
         booting=len(pace.booting),
         boot_s=tuple(one_after_another([left(age, boots) for age in pace.booting])),
         boot=median(boots),
@@ -151,6 +154,11 @@ def outlook(pace: Pace, machines: Sequence[Machine], bounds: Bounds) -> Outlook:
         max_starting=bounds.max_starting,
         arrivals=arrival_rates(pace.arrivals),
     )
+
+
+def _started(machine: Machine) -> bool:
+    """Stopped and started again, and not new."""
+    return 0 < machine.created_at_ms < machine.status_since_ms
 
 
 def left(age: float, durations: Sequence[float]) -> list[float]:

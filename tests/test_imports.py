@@ -54,7 +54,8 @@ DECISIONS = (
 
 PURE = (
     "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.pricing", "lifecycle.identifiers",
-    "lifecycle.plans", "lifecycle.schedule", "lifecycle.quota", "lifecycle.pace",
+    "lifecycle.plans", "lifecycle.schedule", "lifecycle.quota", "lifecycle.pace", "lifecycle.remembering",
+    "lifecycle.demand", "lifecycle.promise", "lifecycle.peaks", "lifecycle.defragment",
     "lifecycle.cloud_events", "lifecycle.moving", "lifecycle.joining", "lifecycle.pools.offerings",
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",

@@ -22,6 +22,10 @@ class NoCapacity(PoolError):
         self.machine_ids = tuple(machine_ids)
 
 
+class Throttled(PoolError):
+    """The technology's API takes no more calls just now: ask it less, and again later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """One machine to add. Written down in the store before the pool hears of it.
@@ -85,7 +89,8 @@ class Pool(Protocol):
     async def launch(self, launches: Sequence[Launch]) -> list[str]:
         """Add these machines. One that exists already is left alone. Returns notices in words: what
         went otherwise than asked for ("no capacity for m7i.large in eu-1a: took eu-1b").
-        Raises NoCapacity when some could not be had anywhere, else PoolError."""
+        Raises NoCapacity when some could not be had anywhere, Throttled when it was asked too often, else
+        PoolError."""
 
     async def describe(self) -> list[Observed]:
         """Every machine of this pool that exists, stopped ones too. Terminated ones are not listed."""

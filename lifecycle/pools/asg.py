@@ -30,6 +30,7 @@ from lifecycle.pools.groups import GroupPool, grouped, said
 from lifecycle.pools.hooks import Hooks, WarmPool
 from lifecycle.pools.members import Group, Member
 from lifecycle.pools.naming import LAG
+from lifecycle.pools.refusals import pool_error
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +87,8 @@ class AsgPool(GroupPool):
             try:
                 await ec2.start_instances(InstanceIds=[member.instance])
             except failures() as error:
-                kind = NoCapacity if code_of(error) in _NO_CAPACITY else PoolError
-                raise kind(explain(error, f"start machine {launch.machine_id}")) from error
+                why = pool_error(error, f"start machine {launch.machine_id}")
+                raise (NoCapacity(str(why)) if code_of(error) in _NO_CAPACITY else why) from error
 
     async def stop(self, machine_id: str) -> None:
         """Asked again until describe() shows it stopped: it may take a while to go on standby."""

@@ -24,6 +24,7 @@ from lifecycle.pools.ec2_calls import Ec2Calls, code
 from lifecycle.pools.ec2_instances import Instance, Recent, show
 from lifecycle.pools.ec2_launch import LARGEST_BATCH, Ec2Config, Run, runs
 from lifecycle.pools.ec2_placing import Placing
+from lifecycle.pools.refusals import all_in_one
 
 log = logging.getLogger(__name__)
 
@@ -213,5 +214,5 @@ def _together(ends: Sequence[list[str] | BaseException]) -> list[str]:
     if short:
         raise NoCapacity(words, [each for error in short for each in error.machine_ids])
     if errors:
-        raise PoolError(words) from errors[0]
+        raise all_in_one(words, errors) from errors[0]
     return list(dict.fromkeys(notices))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lifecycle.aws import Clients, code_of, explain, failures
+from lifecycle.aws import Clients, code_of, failures
 from lifecycle.pools import PoolError
 from lifecycle.pools.ec2_instances import STATES, Instance, read
 from lifecycle.pools.ec2_launch import AT_ONCE, FIRST, FLEET
+from lifecycle.pools.refusals import pool_error
 
 PAGE = 200
 """Instances per page. AWS gives up to 1,000, but nothing else runs while boto reads a page."""
@@ -23,7 +24,7 @@ class Ec2Calls:
         try:
             return await getattr(await self._client(), verb)(**asked)
         except failures() as error:
-            raise PoolError(explain(error, doing)) from error
+            raise pool_error(error, doing) from error
 
     async def instances(self, numbers: Sequence[int] = ()) -> list[Instance]:
         """Ours that exist. numbers: only of launches that started with one of these machines."""
@@ -43,7 +44,7 @@ class Ec2Calls:
                 for row in reservation["Instances"]
             ]
         except failures() as error:
-            raise PoolError(explain(error, f"list the machines of fleet {self._fleet}")) from error
+            raise pool_error(error, f"list the machines of fleet {self._fleet}") from error
         found = (read(row) for row in rows)
         # A list that is put together while something changes may show what the filter should not.
         return [each for each in found if each is not None and each.state in STATES]

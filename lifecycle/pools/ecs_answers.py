@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lifecycle.aws import code_of, explain
+from lifecycle.aws import code_of
 from lifecycle.pools import NoCapacity, Observed, PoolError, State
+from lifecycle.pools.refusals import all_in_one, pool_error
 
 FLEET, MACHINE, SLOTS = "ide-gateway:fleet", "ide-gateway:machine", "ide-gateway:slots"
 """Tags of a task."""
@@ -90,7 +91,7 @@ def translated(error: BaseException, doing: str, cluster: str) -> PoolError:
             f"cannot {doing}: there is no such task definition; register it, or correct"
             " --ecs-task-definition"
         )
-    return PoolError(explain(error, doing))
+    return pool_error(error, doing)
 
 
 def is_gone(error: BaseException | None) -> bool:
@@ -110,4 +111,4 @@ def raise_worst(errors: Sequence[PoolError]) -> None:
     words += f" (and {len(errors) - 6} more)" if len(errors) > 6 else ""
     if full:
         raise NoCapacity(words, [each for error in full for each in error.machine_ids])
-    raise PoolError(words)
+    raise all_in_one(words, errors)

@@ -19,11 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lifecycle.aws import Clients, code_of, explain, failures
+from lifecycle.aws import Clients, code_of, failures
 from lifecycle.pools import Launch, PoolError
 from lifecycle.pools.bootstrap import Bootstrap
 from lifecycle.pools.groups import GroupPool, grouped
 from lifecycle.pools.members import Group
+from lifecycle.pools.refusals import pool_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class EksPool(GroupPool):
                     f"cannot {doing}: there is none in this account and region: create it, or"
                     " correct --eks-cluster, --eks-node-group or --aws-region"
                 ) from error
-            raise PoolError(explain(error, doing)) from error
+            raise pool_error(error, doing) from error
 
     async def _raise(self, desired: int) -> None:
         eks = await self._clients.get("eks")

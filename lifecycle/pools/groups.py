@@ -31,6 +31,7 @@ from lifecycle.pools import Launch, NoCapacity, Observed, PoolError, Traits
 from lifecycle.pools.bootstrap import Bootstrap
 from lifecycle.pools.members import FLEET, JOIN, MACHINE, SLOTS, Group, Member, protection, read
 from lifecycle.pools.naming import LAG, Naming
+from lifecycle.pools.refusals import pool_error
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class GroupPool:
         except failures() as error:
             if code_of(error) not in BUSY:
                 doing = f"raise {group.title} to {desired} instances"
-                raise PoolError(explain(error, doing)) from error
+                raise pool_error(error, doing) from error
             log.info("%s is busy; it is raised to %s with the next look", group.title, desired)
 
     async def _name_free(self, group: Group) -> list[Member]:
@@ -246,7 +247,7 @@ def said(doing: str) -> Iterator[None]:
     try:
         yield
     except failures() as error:
-        raise PoolError(explain(error, doing)) from error
+        raise pool_error(error, doing) from error
 
 
 async def grouped(clients: Clients, names: Sequence[str], title: str) -> Group:

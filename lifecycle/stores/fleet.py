@@ -171,11 +171,18 @@ class RedisFleet:
             "diskFreeBytes", report.disk_free_bytes,
         )  # fmt: skip
 
-    async def decided(self, decision: Mapping[str, Any]) -> None:
-        await asked(self._redis.set(keys.DECISION, json.dumps(decision)))
+    async def decided(
+        self,
+        decision: Mapping[str, Any],
+        memory: Mapping[str, Any] | None = None,
+        flow: Mapping[str, Any] | None = None,
+    ) -> None:
+        """memory, flow: what the scaler remembers and has counted, for whoever leads next."""
+        row = {**decision, "memory": memory, "flow": flow} if memory else decision
+        await asked(self._redis.set(keys.DECISION, json.dumps(row)))
 
     async def pool_decision(self) -> dict[str, Any]:
-        """The scaler's last decision with its inputs; {} before the first."""
+        """The scaler's last decision with its inputs, "memory" and "flow" among them; {} before the first."""
         text = await asked(self._redis.get(keys.DECISION))
         return dict(json.loads(text)) if text else {}
 

@@ -13,11 +13,13 @@ from redis.asyncio import Redis
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.identifiers import workspace_id_for
 from lifecycle.model import Workspace, WorkspaceStatus, check_transition
+from lifecycle.pace import Census, Flow
 from lifecycle.plans import Quota
 from lifecycle.queueing import boost_ms
 from lifecycle.quota import HOUR_MS, hours
 from lifecycle.stores import Conflict, LimitReached, keys, scripts
 from lifecycle.stores.connection import Scripts, asked, pairs
+from lifecycle.stores.pace import seconds
 
 READ_BATCH = 500  # records a pipeline: bounds the answer held in memory at once
 
@@ -113,6 +115,13 @@ class RedisStore:
         )
         return {str(row[0]): int(float(row[1])) for row in rows}
 
+    async def not_seen_since(self, before_ms: int, limit: int) -> list[str]:
+        """Ids of workspaces with a slot whose last activity was before; the longest ago first."""
+        found = await asked(
+            self.redis.zrangebyscore(keys.WORKSPACES, "-inf", before_ms, start=0, num=limit)
+        )
+        return [str(each) for each in found]
+
     async def schedule(self, looks: Mapping[str, tuple[int, int | None]]) -> None:
         """When to look again; None: not before a change. Each with the time it was due at: one that has
         become due anew meanwhile is left as it is."""
@@ -140,6 +149,18 @@ class RedisStore:
         """How many workspaces are in each status."""
         found = await self._scripts.run(scripts.COUNTS, *WorkspaceStatus)
         return dict(zip(map(str, WorkspaceStatus), found, strict=True))
+
+    async def census(self, durations: bool = False) -> Census:
+        """How many workspaces are in each status, and the counters of who came and left, in one step;
+        with `durations` also how long machines take."""
+        found, flow, took = await self._scripts.run(
+            scripts.CENSUS, "1" if durations else "", *WorkspaceStatus
+        )
+        return Census(
+            dict(zip(map(str, WorkspaceStatus), found, strict=True)),
+            Flow(*(int(each or 0) for each in flow)),
+            *(tuple(seconds(rows)) for rows in took),
+        )
 
     async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
         record = await self._require(workspace_id)
@@ -215,10 +236,13 @@ class RedisStore:
         unless_extended_ms: int | None = None,
         place: str = "",
         known_epoch: int | None = None,
+        waited: bool = False,
+        unless_connected: bool = False,
     ) -> Workspace:
         """Compare-and-set on what `workspace` says of status and epoch. place: take a slot of that
         machine and count the epoch up, beyond known_epoch. unless_seen: kind of signal → not when one
-        came later; unless_extended_ms: nor when it is extended beyond that. Raises Conflict."""
+        came later; unless_extended_ms: nor when it is extended beyond that. unless_connected: nor while a
+        session of it is open. waited: there was no slot for it before. Raises Conflict."""
         path = (workspace.status, *chain, to)
         for old, new in pairwise(path):
             check_transition(old, new)
@@ -229,7 +253,9 @@ class RedisStore:
         if unless_extended_ms is not None:
             options["unlessExtended"] = unless_extended_ms
         if place:
-            options |= {"place": place, "bump": known_epoch or 0}
+            options |= {"place": place, "bump": known_epoch or 0, "waited": waited}
+        if unless_connected:
+            options["unlessConnected"] = True
         outcome, status, stamp = await self._scripts.run(
             scripts.CHANGE, workspace.id, to, json.dumps(options)
         )
@@ -347,6 +373,7 @@ def workspace_from(row: Mapping[str, str], active_ms: float = 0) -> Workspace:
         zone=row.get("zone", ""),
         next=row.get("next", ""),
         last_active_at_ms=int(active_ms or float(row.get("lastActiveAt", 0))),
+        left_at_ms=int(row.get("left") or 0),
         running_since_ms=int(row.get("runningSince", 0)),
         extend_until_ms=int(row.get("extendUntil", 0)),
         seen={

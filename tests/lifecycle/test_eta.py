@@ -17,13 +17,13 @@ from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pace import Pace, by_age
 from lifecycle.placement import Place, at_once, place
 from lifecycle.queueing import PRIORITIES, boost_ms
-from lifecycle.scaler import scale
+from lifecycle.scaler import Facts, Memory, Rule, begin, scale
 from lifecycle.waiting import Bounds, Outlook, outlook
 
 BOUNDS = Bounds(
     slots=5, warm_slots=5, max_machines=20, max_starting=20, turn=2.0, launch_guess=40.0
 )
-SCALE_IN_DELAY = 120.0
+RULE = Rule(BOUNDS.slots, BOUNDS.warm_slots, BOUNDS.max_machines, scale_in_delay=120.0)
 BOOTS = 1300
 WARM_UP = 300  # of them: until then nobody has learnt yet how long things take
 _W, _M = WorkspaceStatus, MachineStatus
@@ -66,6 +66,7 @@ class Simulation:
     waits: dict[str, Wait] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
     at_bound: int = 0
+    memory: Memory = field(default_factory=lambda: begin(0, RULE))
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
         heapq.heappush(self.events, (self.now + seconds, next(self.numbers), do))
@@ -145,11 +146,8 @@ class Simulation:
 
     def scale(self) -> None:
         machines = list(self.machines.values())
-        decision = scale(
-            self.users, machines, int(self.now * 1000), slots=BOUNDS.slots,
-            warm_slots=BOUNDS.warm_slots, max_machines=BOUNDS.max_machines,
-            scale_in_delay=SCALE_IN_DELAY,
-        )  # fmt: skip
+        now = int(self.now * 1000)
+        decision, self.memory = scale(Facts(self.users, machines), RULE, self.memory, now)
         self.at_bound += self.users > BOUNDS.slots * BOUNDS.max_machines
         for machine in decision.drain:
             del self.machines[machine]

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from lifecycle import errands, machines, sizing, watching
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.pace import Census
 from lifecycle.pools import Launch, NoCapacity, Observed, PoolError, Traits
 from lifecycle.snapshots import SnapshotError
 from lifecycle.stores import StoreUnavailable, keys
@@ -933,15 +934,15 @@ async def test_without_knowing_of_snapshots_nothing_is_booted(
 async def test_records_lost_while_the_pool_is_looked_at_launch_nothing(world: World) -> None:
     leader = world.leader(warm_slots=1)
     one = await runs(world, leader)
-    ask = world.store.counts
+    ask = world.store.census
 
-    async def lost_just_then() -> dict[str, int]:
+    async def lost_just_then(durations: bool = False) -> Census:
         await world.redis.flushall()
-        return await ask()
+        return await ask(durations)
 
-    world.store.counts = lost_just_then  # type: ignore[method-assign]
+    world.store.census = lost_just_then  # type: ignore[method-assign]
     await leader.loops.machines.tend()
-    world.store.counts = ask  # type: ignore[method-assign]
+    world.store.census = ask  # type: ignore[method-assign]
     assert await world.fleet.machines() == []
     back = await world.gets(leader, await world.wake(), W.RUNNING)
     assert (back.epoch, back.machine_id) == (1, one.machine_id)

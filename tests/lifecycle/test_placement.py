@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
-from lifecycle.placement import Detach, Place, Revive, at_once, place, shortage
+from lifecycle.placement import (
+    Detach,
+    Place,
+    Revive,
+    at_once,
+    place,
+    shortage,
+    takes_work,
+    without_room,
+)
 from tests.lifecycle.fakes import machine, workspace
 
 M = MachineStatus
@@ -218,3 +231,112 @@ def test_so_many_boot_at_once_in_the_order_of_the_queue_and_files_move_meanwhile
     moves = Detach(queued("w4"), machine())
     assert at_once([first, second, moves, third], 2) == [first, second, moves]
     assert at_once([first, moves], 0) == [moves]
+
+
+# Who waits for a slot
+
+
+def test_who_waits_because_no_slot_is_free() -> None:
+    machines = [machine("m-1", slots=1, occupied=1), machine("m-2", M.STOPPED, holds_files=1)]
+    queue = [queued("new"), queued("full", home="m-1"), queued("asleep", home="m-2")]
+    assert without_room(queue, machines, place(queue, machines)) == {"new", "full"}
+    room = [*machines, machine("m-3", slots=2)]
+    assert without_room(queue, room, place(queue, room)) == frozenset()
+
+
+# The same as looking at every machine for every workspace
+
+
+def suits(w: Workspace, m: Machine) -> bool:
+    return not (m.slots == 1 and m.holds_files > 0) and w.zone in ("", m.zone)
+
+
+def scanned(queue: list[Workspace], machines: list[Machine]) -> dict[str, str]:
+    """Workspace → the machine that place() chooses for it, where it says something."""
+    free = {m.id: m.slots - m.occupied for m in machines if takes_work(m)}
+    by_id = {m.id: m for m in machines}
+    found = {}
+    for w in queue:
+        home = by_id.get(w.machine_id)
+        chosen = home if home is not None and free.get(home.id, 0) > 0 else None
+        if chosen is None:
+            fits = [m for m in machines if free.get(m.id, 0) > 0 and suits(w, m)]
+            chosen = min(fits, key=lambda m: (free[m.id], m.created_at_ms, m.id), default=None)
+        if chosen is None:
+            continue
+        if home in (None, chosen):
+            found[w.id] = chosen.id
+        elif (
+            home is None
+            or home.doomed_at_ms
+            or home.status is M.LAUNCHING
+            or (
+                not (w.volume and home.status in (M.STOPPED, M.LOST)) and home.status is not M.READY
+            )
+        ):
+            continue
+        free[chosen.id] -= 1
+    return found
+
+
+def scanned_zones(queue: list[Workspace], machines: list[Machine], slots: int) -> tuple[str, ...]:
+    """Where machines have to be added."""
+    comes = [m for m in machines if m.status is M.LAUNCHING and not (m.unheard or m.doomed_at_ms)]
+    room = {m.id: m.slots - m.occupied for m in [*comes, *filter(takes_work, machines)]}
+    zones: list[str] = []
+    waiting: Counter[str] = Counter()
+    for w in queue:
+        fits = [
+            m
+            for m in machines
+            if room.get(m.id, 0) > 0
+            and (m.id == w.machine_id or suits(w, m) or (m in comes and not m.zone))
+        ]
+        if fits:
+            best = min(
+                fits,
+                key=lambda m: (
+                    m.id != w.machine_id, m.status is not M.READY, not m.zone, room[m.id],
+                    m.created_at_ms, m.id,
+                ),
+            )  # fmt: skip
+            room[best.id] -= 1
+        elif w.volume and w.zone:
+            waiting[w.zone] += 1
+            if waiting[w.zone] > zones.count(w.zone) * slots:
+                zones.append(w.zone)
+    return tuple(zones)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[list[Workspace], list[Machine]]:
+    some = st.builds(
+        lambda **of: of,
+        status=st.sampled_from([M.READY, M.READY, M.READY, M.LAUNCHING, M.STOPPED, M.DRAINING]),
+        slots=st.sampled_from([1, 2, 5]),
+        occupied=st.integers(0, 5),
+        holds_files=st.integers(0, 2),
+        created_at_ms=st.integers(0, 3),
+        zone=st.sampled_from(["", "a", "b"]),
+        doomed_at_ms=st.sampled_from([0, 0, 0, 9]),
+    )
+    machines = [
+        machine(f"m-{n}", **(of | {"occupied": min(of["occupied"], of["slots"])}))
+        for n, of in enumerate(draw(st.lists(some, max_size=8)))
+    ]
+    homes = st.sampled_from(["", "m-none", *(m.id for m in machines)])
+    kinds = st.tuples(homes, st.sampled_from(["", "a", "b"]), st.booleans())
+    queue = [
+        queued(f"w{n}", home=home, zone=zone, volume="vol" if volume else "")
+        for n, (home, zone, volume) in enumerate(draw(st.lists(kinds, max_size=12)))
+    ]
+    return queue, machines
+
+
+@given(situations())
+def test_it_chooses_what_a_look_at_every_machine_would(
+    situation: tuple[list[Workspace], list[Machine]],
+) -> None:
+    queue, machines = situation
+    assert where(queue, machines) == scanned(queue, machines)
+    assert shortage(queue, machines, 5).zones == scanned_zones(queue, machines, 5)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lifecycle.agent.contract import Report, WorkspaceReport
-from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.model import STANDBY, Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools import Observed
 from lifecycle.reconcile import (
     Adopt,
@@ -36,6 +36,7 @@ from lifecycle.reconcile import (
     converge_machines,
     failures,
     homeless,
+    standby,
     strangers,
     unheard,
     without_record,
@@ -204,6 +205,19 @@ def test_a_machine_that_went_down_is_lost(status: MachineStatus) -> None:
     assert meet(one, "stopped") == Lost(one, "its agent is down")
     assert meet(one, None) == Lost(one, "it is gone")
     assert meet(one, "launching") is None
+
+
+def test_a_stopped_machine_that_holds_nothing_goes_unless_it_is_on_standby() -> None:
+    first, second = (machine(f"m-{n}", M.STOPPED, reason=STANDBY) for n in (1, 2))
+    other = machine("m-3", M.STOPPED, reason="its workspace is stopped")
+    kept = standby([first, second, other], 1)
+    assert kept == {"m-1"}
+    assert meet(first, "stopped", standby=kept) is None
+    for each in (second, other):
+        assert meet(each, "stopped", standby=kept) == Remove(
+            each, "it is stopped and holds nothing"
+        )
+    assert standby([first, replace(second, status=M.READY)], 0) == frozenset()
 
 
 def test_a_lost_machine_comes_back_for_its_files_and_goes_without() -> None:

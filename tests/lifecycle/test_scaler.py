@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.model import Machine, MachineStatus
-from lifecycle.scaler import Decision, machines_wanted, scale
+from lifecycle.demand import Demand
+from lifecycle.model import STANDBY, Machine, MachineStatus
+from lifecycle.scaler import Decision, Facts, Memory, Need, Rule, begin, machines_wanted, scale
 from tests.lifecycle.fakes import machine
 
 M = MachineStatus
@@ -17,8 +19,10 @@ DELAY = 120.0  # seconds a machine must have been empty
 
 
 def decide(users: int, machines: list[Machine], now: float = 1000, **more: Any) -> Decision:
-    usual = {"slots": 5, "warm_slots": 0, "max_machines": 10, "scale_in_delay": DELAY}
-    return scale(users, machines, int(now * 1000), **(usual | more))
+    """By the law alone, as if nothing had happened before. more: of the rule, and `returning`."""
+    facts = Facts(users, machines, returning=more.pop("returning", ()))
+    rule = Rule(**({"scale_in_delay": DELAY} | more))
+    return scale(facts, rule, begin(int(now * 1000), rule), int(now * 1000))[0]
 
 
 def busy(id: str, occupied: int = 1, **fields: Any) -> Machine:
@@ -194,3 +198,197 @@ def test_whatever_there_is_the_decision_is_sane(
     assert all(by_id[i].occupied == 0 and by_id[i].status is M.READY for i in decision.drain)
     assert all(by_id[i].status is M.DRAINING for i in decision.undrain)
     assert all(by_id[i].status is M.STOPPED for i in decision.revive)
+
+
+# Timelines: what was before counts
+
+
+@dataclass
+class Timeline:
+    """A pool with its rule, turn after turn."""
+
+    rule: Rule
+    now: float = 10_000.0
+    memory: Memory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.memory = begin(int(self.now * 1000), self.rule)
+
+    def turn(
+        self, users: int, machines: list[Machine], after: float = 2.0, **facts: Any
+    ) -> Decision:
+        self.now += after
+        told = Facts(users, machines, **facts)
+        decision, self.memory = scale(told, self.rule, self.memory, int(self.now * 1000))
+        return decision
+
+    def need(self, users: int, machines: list[Machine], after: float = 2.0, **facts: Any) -> Need:
+        need = self.turn(users, machines, after, **facts).need
+        assert need is not None
+        return need
+
+    def steady(self, users: int, machines: list[Machine], every: float, seconds: float) -> Decision:
+        """Somebody comes and somebody leaves every so many seconds; the last decision."""
+        for n in range(int(seconds / 2)):
+            came = int((n + 1) * 2 / every) - int(n * 2 / every)
+            decision = self.turn(users, machines, arrivals=came, departures=came)
+        return decision
+
+    def learnt(self, rate: float, **more: Any) -> None:
+        """As if for an hour so many had come and left in a second."""
+        long_ago = self.now - 3600
+        demand = Demand(long_ago, self.now, fast=rate, slow=rate, long=rate, leaving=rate, **more)
+        self.memory = replace(self.memory, since=long_ago, demand=demand)
+
+
+def pool(count: int, users: int, since: float = 1) -> list[Machine]:
+    """So many machines, as full as they can be."""
+    full, rest = divmod(users, 5)
+    taken = [5] * full + [rest] * (rest > 0) + [0] * count
+    return [busy(f"m-{n}", each) if each else empty(f"m-{n}", since) for n, each in enumerate(taken[:count])]  # fmt: skip
+
+
+def promise(**more: Any) -> Rule:
+    return Rule(**({"max_machines": 100, "wait_probability": 0.01, "scale_in_delay": DELAY} | more))
+
+
+def test_what_the_lead_time_brings_is_kept_free() -> None:
+    line = Timeline(promise(boot_guess=60.0))
+    line.learnt(0.1)  # six come within a minute
+    slow = line.turn(20, pool(4, 20))
+    assert slow.need is not None
+    assert slow.need.up == pytest.approx(6.0, abs=0.1)
+    assert slow.need.free >= 6
+    assert line.need(20, pool(4, 20), boots=(5.0,) * 20).free < slow.need.free
+    assert "free slots for" in slow.reason
+
+
+def test_safer_moments_are_saved_and_spent_later() -> None:
+    line = Timeline(promise())
+    line.learnt(0.02)
+    line.steady(18, pool(20, 18), 50, 600)
+    assert line.memory.credit > 0, "more was free than promised"
+    saved = line.need(18, pool(20, 18))
+    line.memory = replace(line.memory, credit=0.0)
+    usual = line.need(18, pool(20, 18))
+    line.memory = replace(line.memory, credit=-1.0)
+    owed = line.need(18, pool(20, 18))
+    assert saved.risk > usual.risk > owed.risk
+    assert saved.free <= usual.free <= owed.free
+
+
+def test_waits_that_happened_are_held_against_the_promise() -> None:
+    line = Timeline(promise())
+    line.learnt(0.1)
+    before = line.need(20, pool(10, 20))
+    after = line.need(20, pool(10, 20), arrivals=1, waits=30)
+    assert after.kept > before.kept
+    assert after.free > before.free
+
+
+def test_a_rush_only_adds() -> None:
+    line = Timeline(promise())
+    line.learnt(0.05)
+    machines = pool(10, 5)
+    assert line.turn(5, machines, after=DELAY).drain, "too many, and empty for long"
+    assert line.turn(15, machines, arrivals=10).drain == (), "a rush has begun"
+    rush = line.turn(5, machines, after=30, departures=10)
+    assert rush.need is not None
+    assert (rush.need.panic, rush.drain) == (True, ())
+    assert not line.need(5, machines, after=31).panic
+
+
+def test_what_was_wanted_within_the_window_is_kept() -> None:
+    line = Timeline(Rule(scale_in_delay=DELAY))
+    machines = pool(4, 5)
+    assert line.turn(20, machines).want == 4
+    for _ in range(59):
+        assert line.turn(5, machines).drain == ()
+    last = line.turn(5, machines, after=DELAY - 118)
+    assert (last.spare, last.drain) == (0, ())
+    over = line.turn(5, machines, after=0.001)
+    assert over.spare == 3
+    assert len(over.drain) == 3
+
+
+def test_a_tenth_of_the_pool_is_given_back_in_a_minute() -> None:
+    line = Timeline(Rule(max_machines=300, scale_in_delay=0.0))
+    given, left = [], 200
+    for _ in range(90):
+        decision = line.turn(0, pool(left, 0))
+        given.append(len(decision.drain))
+        left -= len(decision.drain)
+    assert given[0] <= 5
+    assert 18 <= sum(given[1:31]) <= 21
+    assert sum(given) < 60
+
+
+def test_nothing_is_given_back_before_it_has_settled() -> None:
+    line = Timeline(Rule(settle=300.0, scale_in_delay=0.0))
+    assert line.turn(0, pool(3, 0), after=299.9).drain == ()
+    assert line.turn(0, pool(3, 0), after=0.1).drain == ("m-0", "m-1", "m-2")
+
+
+def test_standby_machines_bridge_what_a_new_one_takes_longer() -> None:
+    line = Timeline(promise(standby=2, scale_in_delay=0.0))
+    line.learnt(0.2)
+    boots, starts = (120.0,) * 20, (10.0,) * 20
+    machines = pool(12, 10)
+    first = line.turn(10, machines, boots=boots, starts=starts)
+    assert len(first.park) == 2
+    asleep = [
+        replace(m, status=M.DRAINING, reason=STANDBY) if m.id in first.park else m for m in machines
+    ]
+    assert line.turn(10, asleep, boots=boots, starts=starts).park == (), "they are on their way"
+    stopped = [replace(m, status=M.STOPPED) if m.reason else m for m in asleep]
+    calm = line.turn(10, stopped, boots=boots, starts=starts)
+    assert (calm.revive, calm.launch) == ((), 0)
+    more = line.turn(24, stopped, boots=boots, starts=starts)
+    assert more.revive, "what cannot wait for a new one"
+    assert more.launch, "and new ones in their place"
+
+
+def test_launches_go_at_the_pace_that_is_granted() -> None:
+    line = Timeline(Rule(max_machines=100, burst=10, rate=0.5))
+    assert line.turn(200, []).launch == 10
+    assert line.turn(200, pool(10, 50)).launch == 1
+    assert line.turn(200, pool(11, 55), after=10).launch == 5
+    refused = line.turn(200, pool(16, 80), throttled=True)
+    assert (line.memory.burst, refused.launch) == (5.0, 1)
+    line.turn(200, pool(17, 85), throttled=True)
+    assert line.memory.burst == 2.5
+    line.turn(200, pool(17, 85), after=600)
+    assert line.memory.burst == 10.0, "asked as much as before"
+
+
+def test_nobody_pays_more_for_a_free_slot_than_waiting_costs() -> None:
+    """A free slot of a 0.36-an-hour machine costs 0.0012 in a minute: waits that cost 12 as much are worth one in
+    13, and no promise above that is kept."""
+    dear = Timeline(promise(wait_probability=0.2, machine_hour=0.36, wait_cost=0.0144))
+    dear.learnt(0.1)
+    assert dear.need(20, pool(8, 20)).probability == pytest.approx(1 / 13)
+    cheap = Timeline(promise(wait_probability=0.01, machine_hour=0.36, wait_cost=0.0144))
+    cheap.learnt(0.1)
+    assert cheap.need(20, pool(8, 20)).probability == 0.01
+
+
+def test_a_launch_that_takes_far_longer_than_others_is_replaced() -> None:
+    late = machine("m-2", M.LAUNCHING, status_since_ms=9_000_000)
+    line = Timeline(Rule())
+    assert line.turn(6, [busy("m-1", 5), late]).launch == 0, "nothing is known of others"
+    assert line.turn(6, [busy("m-1", 5), late], boots=(30.0,) * 5).launch == 1
+    young = replace(late, status_since_ms=int(line.now * 1000) - 80_000)
+    assert line.turn(6, [busy("m-1", 5), young], boots=(30.0,) * 5).launch == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 80), machines_of_any_kind), min_size=1, max_size=6))
+def test_a_machine_with_a_workspace_is_never_named_whatever_came_before(
+    turns: list[tuple[int, list[Machine]]],
+) -> None:
+    line = Timeline(promise(scale_in_delay=0.0, standby=4, max_machines=20))
+    for users, machines in turns:
+        decision = line.turn(users, machines, arrivals=users % 7, departures=users % 5)
+        taken = {m.id for m in machines if m.occupied}
+        assert not taken & {*decision.drain, *decision.park}
+        assert not {*decision.drain} & {*decision.park}
+        assert decision.have - len(decision.drain) - len(decision.park) >= 0

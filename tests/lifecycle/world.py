@@ -163,7 +163,11 @@ class World:
         return [event.type for event in found if event.type.startswith(kinds or ("",))]
 
     async def later(self, seconds: float) -> None:
-        """Time passes, with a gateway flushing all the while: everything in Redis is that much older."""
+        """Time passes, with a gateway flushing all the while: everything in Redis is that much older. What
+        the scaler remembers is of no use any more."""
+        await self.redis.delete(keys.DECISION)
+        for leader in self.leaders:
+            leader.loops.machines._sizing.forget()
         ms = int(seconds * 1000)
         for key in [
             keys.WORKSPACES,
@@ -194,5 +198,5 @@ class World:
 
 TIMED = (
     "createdAt", "statusSince", "asleepSince", "runningSince", "lastActiveAt", "extendUntil",
-    "storedSince", "emptySince", "seen:", "warned", "stopBy", "keepUntil", "jobSince",
+    "storedSince", "emptySince", "seen:", "warned", "stopBy", "keepUntil", "jobSince", "left",
 )  # fmt: skip

@@ -19,7 +19,14 @@ from lifecycle.stores.scripts.machines import (
 from lifecycle.stores.scripts.policies import LIVES
 from lifecycle.stores.scripts.prelude import EVENTS_KEPT, TRAIL
 from lifecycle.stores.scripts.quotas import QUOTA_AGAIN, QUOTA_DUE, QUOTA_STOP, TAKEN
-from lifecycle.stores.scripts.reading import COUNTS, DUE, IN_STATUS, MACHINES_READ, WORKSPACES_READ
+from lifecycle.stores.scripts.reading import (
+    CENSUS,
+    COUNTS,
+    DUE,
+    IN_STATUS,
+    MACHINES_READ,
+    WORKSPACES_READ,
+)
 from lifecycle.stores.scripts.records import KEPT, PEND, REBUILT, RESTORE
 from lifecycle.stores.scripts.signals import (
     DISTRUST,
@@ -46,6 +53,7 @@ from lifecycle.stores.scripts.workspaces import (
 __all__ = [
     "ADMIT",
     "ADOPT",
+    "CENSUS",
     "CHANGE",
     "COUNTS",
     "DELETE",

@@ -59,8 +59,11 @@ if not string.find(',' .. ARGV[3] .. ',', ',' .. status .. ',', 1, true) then re
 if ARGV[4] ~= '0' and redis.call('SCARD', record .. ':slots') > 0 then return {'occupied', status} end
 if ARGV[4] == '2' and redis.call('SCARD', record .. ':files') > 0 then return {'files', status} end
 if status == 'launching' and to == 'ready' and redis.call('HGET', record, 'unheard') ~= '1' then
-  redis.call('LPUSH', 'launch:seconds', text(now - tonumber(redis.call('HGET', record, 'statusSince'))))
-  redis.call('LTRIM', 'launch:seconds', 0, 99)
+  local since = redis.call('HGET', record, 'statusSince')
+  -- One that was launched is as old as its launch; a stopped one that is started again is quicker.
+  local took = redis.call('HGET', record, 'createdAt') == since and 'launch:seconds' or 'start:seconds'
+  redis.call('LPUSH', took, text(now - tonumber(since)))
+  redis.call('LTRIM', took, 0, 99)
 end
 redis.call('HSET', record, 'status', to, 'statusSince', text(now), 'reason', ARGV[5])
 if ARGV[6] ~= '' then redis.call('HSET', record, 'address', ARGV[6]) end

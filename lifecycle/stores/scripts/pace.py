@@ -18,6 +18,7 @@ for i = 1, #ARGV do
 end
 return {text(now), users, redis.call('ZRANGE', 'workspaces:starting', 0, 999, 'WITHSCORES'),
   redis.call('LRANGE', 'boot:seconds', 0, -1), redis.call('LRANGE', 'launch:seconds', 0, -1),
+  redis.call('LRANGE', 'start:seconds', 0, -1),
   redis.call('LRANGE', 'run:seconds', 0, -1), held, redis.call('LRANGE', 'boot:arrivals', 0, -1)}
 """
 )

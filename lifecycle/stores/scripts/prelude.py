@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lifecycle.model import ASLEEP, OCCUPYING, WORKSPACE_TRANSITIONS
+from lifecycle.moving import MOVING
 from lifecycle.stores.scripts.metering import METERING
 
 
@@ -35,6 +36,7 @@ local ASLEEP = {_lua_set(ASLEEP)}
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local TRAIL = {TRAIL}
+local MOVING = '{MOVING}'
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -119,6 +121,14 @@ end
 -- When the lifecycle has to look at it next (policy.look): now, for that look to say when again.
 local function due(id) redis.call('ZADD', 'workspaces:due', now, id) end
 
+-- Who comes for a slot and who gives one back: counted for the scaler, and never reset.
+local function flows(what) redis.call('HINCRBY', 'pool:flow', what, 1) end
+
+-- What is stopped to start elsewhere at once: nobody left, and nobody came.
+local function moves(id)
+  return field(id, 'next') == 'start' and string.sub(field(id, 'reason'), 1, #MOVING) == MOVING
+end
+
 local function apply(id, to, fields, more)
   local old = field(id, 'status')
   if not ALLOWED[old] or not ALLOWED[old][to] then
@@ -139,6 +149,8 @@ local function apply(id, to, fields, more)
   set(id, fields)
   resize(id)
   due(id)
+  local held = OCCUPYING[old] or old == 'queued'
+  if held and (to == 'failed' or (to == 'stopped' and not moves(id))) then flows('departures') end
   redis.call('ZREM', 'workspaces:' .. old, id)
   redis.call('ZADD', 'workspaces:' .. to, since, id)
   seat(id, field(id, 'machineId'), OCCUPYING[to] or false)
@@ -159,6 +171,7 @@ local function enqueue(id, boost)
   redis.call('ZADD', 'boot:queue', t[1] * 1000 + t[2] / 1000 - tonumber(boost), id)
   redis.call('LPUSH', 'boot:arrivals', text(now) .. ' ' .. text(tonumber(boost)))
   redis.call('LTRIM', 'boot:arrivals', 0, 499)
+  if not moves(id) then flows('arrivals') end
   apply(id, 'queued', {reason = '', errorCode = '', error = '', next = '', step = '', boost = boost})
 end
 

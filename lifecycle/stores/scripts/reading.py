@@ -31,6 +31,18 @@ for i, status in ipairs(ARGV) do found[i] = redis.call('ZCARD', 'workspaces:' ..
 return found
 """
 
+CENSUS = """
+-- ARGV '1' (also how long machines take, which changes slowly) or '', then statuses. Returns how many workspaces
+-- are in each, {arrivals, departures, waits} counted so far, and {recent launches, recent starts} in ms.
+local found = {}
+for i = 2, #ARGV do found[i - 1] = redis.call('ZCARD', 'workspaces:' .. ARGV[i]) end
+local flow, took = redis.call('HMGET', 'pool:flow', 'arrivals', 'departures', 'waits'), {}
+if ARGV[1] == '1' then
+  took = {redis.call('LRANGE', 'launch:seconds', 0, -1), redis.call('LRANGE', 'start:seconds', 0, -1)}
+end
+return {found, flow, took}
+"""
+
 IN_STATUS = """
 -- ARGV statuses. Returns the ids of the workspaces in them, longest in it first, one status after the other.
 local found = {}

@@ -28,8 +28,18 @@ if value and string.match(value, '^(.-) %d+$') == ARGV[1] then return redis.call
 return 0
 """
 
+LEFT = """
+-- A gateway's last session of these was closed, or nobody knows of them any more.
+local function left_behind(gateway, still)
+  for _, ws in ipairs(redis.call('HKEYS', 'connections:' .. gateway)) do
+    if not still[ws] and field(ws, 'status') ~= '' then set(ws, {left = text(now)}) end
+  end
+end
+"""
+
 FLUSH = (
     PRELUDE
+    + LEFT
     + """
 -- One gateway's second. ARGV gateway, gap ms, JSON {sessions: {member: age ms},
 -- active: {workspace: {kind: [age ms, source]}}, closed: [member], connections: {workspace: n} | null,
@@ -70,6 +80,7 @@ for ws, kinds in pairs(o.active) do
 end
 if type(o.connections) == 'table' then
   local key = 'connections:' .. gateway
+  left_behind(gateway, o.connections)
   redis.call('DEL', key)
   for ws, n in pairs(o.connections) do redis.call('HSET', key, ws, text(n)) end
 end
@@ -94,11 +105,13 @@ return 1
 
 FORGET_GATEWAY = (
     PRELUDE
+    + LEFT
     + """
 -- ARGV gateway, unless seen since (ms)
 local score = tonumber(redis.call('ZSCORE', 'heartbeat:gateways', ARGV[1]) or '0')
 if score > tonumber(ARGV[2]) then return 0 end
 redis.call('ZREM', 'heartbeat:gateways', ARGV[1])
+left_behind(ARGV[1], {})
 redis.call('DEL', 'connections:' .. ARGV[1])
 event('gateway.lost', {gateway = ARGV[1]})
 return 1
@@ -127,9 +140,11 @@ return text(now)
 
 LEAVE = (
     PRELUDE
+    + LEFT
     + """
 -- ARGV gateway, fresh ms. Returns the other gateways that flushed of late: the last one to leave gets none.
 redis.call('ZREM', 'heartbeat:gateways', ARGV[1])
+left_behind(ARGV[1], {})
 redis.call('DEL', 'connections:' .. ARGV[1])
 return redis.call('ZRANGEBYSCORE', 'heartbeat:gateways', now - tonumber(ARGV[2]), '+inf')
 """

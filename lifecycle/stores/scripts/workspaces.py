@@ -33,11 +33,15 @@ return {'made', used + 1, stamp}
 """
 )
 
+WAITED = 1000  # ms in the queue; whoever had a slot sooner did not wait for one
+
 CHANGE = (
     PRELUDE
+    + f"\nlocal WAITED = {WAITED}"
     + """
 -- ARGV id, to, options (JSON): from {status…}, epoch?, set {field: text}, bump?, place {machine}?,
--- unlessSeen? {kind: ms}, unlessExtended? ms, chain {status…}?. Returns {outcome, status, stamp}; outcome "ok" or what stood in
+-- unlessSeen? {kind: ms}, unlessExtended? ms, chain {status…}?, unlessConnected? (a session
+-- of it is open), waited? (there was no slot). Returns {outcome, status, stamp}; outcome "ok" or what stood in
 -- the way.
 local id, to, o = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local status = field(id, 'status')
@@ -50,6 +54,11 @@ for kind, since in pairs(o.unlessSeen or {}) do
   if (tonumber(field(id, 'seen:' .. kind)) or 0) > since then return {'active', status, ''} end
 end
 if o.unlessExtended and tonumber(field(id, 'extendUntil')) > o.unlessExtended then return {'active', status, ''} end
+if o.unlessConnected then
+  for _, gateway in ipairs(redis.call('ZRANGE', 'heartbeat:gateways', 0, -1)) do
+    if tonumber(redis.call('HGET', 'connections:' .. gateway, id) or '0') > 0 then return {'active', status, ''} end
+  end
+end
 local fields = o.set or {}
 if o.place then
   local record = 'machine:' .. o.place
@@ -58,6 +67,7 @@ if o.place then
   if redis.call('SCARD', record .. ':slots') >= slots then return {'slots', status, ''} end
   fields.machineId = o.place
 end
+if o.waited and now - tonumber(field(id, 'statusSince')) >= WAITED then flows('waits') end
 if o.bump then fields.epoch = text(math.max(tonumber(field(id, 'epoch')), o.bump) + 1) end
 if to == 'running' then
   redis.call('LPUSH', 'boot:seconds', text(now - tonumber(field(id, 'statusSince'))))

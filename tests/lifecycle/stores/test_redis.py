@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
-from lifecycle.model import IllegalTransition, Workspace, WorkspaceStatus
+from lifecycle.model import IllegalTransition, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.stores import Conflict, LimitReached, StoreError, StoreUnavailable, keys
 from lifecycle.stores.connection import connect
 from lifecycle.stores.fleet import RedisFleet
@@ -417,3 +418,106 @@ async def test_scripts_survive_a_redis_that_forgot_them(store: RedisStore, redis
     await store.ensure("ada")
     await redis.script_flush()
     assert (await store.ensure("bob"))[1]
+
+
+# Who came, who left, who waited
+
+
+async def flow(store: RedisStore) -> tuple[int, int, int]:
+    found = (await store.census()).flow
+    return found.arrivals, found.departures, found.waits
+
+
+async def test_whoever_comes_and_leaves_is_counted_once(store: RedisStore) -> None:
+    assert await flow(store) == (0, 0, 0)
+    one = await running(store)
+    await store.wake(one.id)
+    assert await flow(store) == (1, 0, 0), "asked for again it is there already"
+    await store.stop(one.id, "asked")
+    assert await flow(store) == (1, 0, 0), "it still has its slot"
+    one = await store.change(await store._require(one.id), W.STOPPED)
+    assert await flow(store) == (1, 1, 0)
+    await store.terminate(one.id, "asked")
+    assert await flow(store) == (1, 1, 0), "it had none"
+    waits = await queued(store, "bob")
+    await store.stop(waits.id, "asked")
+    assert await flow(store) == (2, 2, 0)
+    fails = await queued(store, "eve")
+    await store.change(fails, W.FAILED)
+    assert await flow(store) == (3, 3, 0)
+    census = await store.census()
+    assert census.counts == await store.counts()
+
+
+async def test_what_moves_neither_comes_nor_leaves(store: RedisStore) -> None:
+    one = await running(store)
+    fields = {"reason": "moving: its machine goes", "next": "start"}
+    one = await store.change(one, W.STOPPING, fields=fields)
+    one = await store.change(one, W.STOPPED, fields={"reason": one.reason})
+    assert one.status is W.QUEUED
+    assert await flow(store) == (1, 0, 0)
+    other = await store.change(
+        one, W.STARTING, place=(await store.redis.smembers("machines")).pop()
+    )
+    await store.change(other, W.FAILED)
+    assert await flow(store) == (1, 1, 0), "it did not get there"
+
+
+async def test_who_visits_while_it_stops_has_left_and_come(store: RedisStore) -> None:
+    one = await running(store)
+    await store.stop(one.id, "idle")
+    await store.wake(one.id)
+    await store.change(await store._require(one.id), W.STOPPED, fields={"reason": "idle"})
+    assert await flow(store) == (2, 1, 0)
+
+
+@pytest.mark.parametrize(("ms", "waited", "counted"), [(999, True, 0), (1000, True, 1), (5000, False, 0)])  # fmt: skip
+async def test_who_waited_for_a_slot_is_counted(
+    store: RedisStore, ms: int, waited: bool, counted: int
+) -> None:
+    machine = await ready_machine(store)
+    one = await queued(store)
+    # 200 ms for this test to come to the next line
+    since = await store.now_ms() - (ms - 200 if ms < 1000 else ms)
+    await store.redis.hset(keys.workspace(one.id), "statusSince", since)
+    await store.change(one, W.STARTING, place=machine, waited=waited)
+    assert (await flow(store))[2] == counted
+
+
+async def test_new_machines_and_those_started_again_are_timed_apart(store: RedisStore) -> None:
+    machine_id, fleet = await ready_machine(store), RedisFleet(store.redis)
+    machine = await fleet.machine(machine_id)
+    assert machine is not None
+    for status in (MachineStatus.STOPPED, MachineStatus.LAUNCHING, MachineStatus.READY):
+        await store.redis.hincrby(keys.machine(machine_id), "createdAt", -1)
+        await fleet.change(machine, status)
+        machine = replace(machine, status=status)
+    census = await store.census(durations=True)
+    assert (len(census.launches or ()), len(census.starts or ())) == (1, 1)
+    assert (await store.census()).launches is None
+
+
+async def test_a_move_is_called_off_by_a_session(store: RedisStore) -> None:
+    one, signals = await running(store), RedisSignals(store.redis)
+    await signals.flush("g", Flush(connections={one.id: 1}))
+    with pytest.raises(Conflict, match="active"):
+        await store.change(one, W.STOPPING, unless_connected=True)
+    await signals.flush("g", Flush(connections={}))
+    assert (await store.change(one, W.STOPPING, unless_connected=True)).left_at_ms
+
+
+async def test_when_the_last_session_closed(store: RedisStore) -> None:
+    one, signals = await running(store), RedisSignals(store.redis)
+    await signals.flush("g", Flush(connections={one.id: 2, "ws-gone": 1}))
+    await signals.flush("g", Flush(connections={one.id: 1}))
+    assert (await store._require(one.id)).left_at_ms == 0, "one is open"
+    await signals.leave("g")
+    assert (await store._require(one.id)).left_at_ms
+    assert not await store.redis.exists("workspace:ws-gone")
+
+
+async def test_who_was_not_seen_of_late(store: RedisStore) -> None:
+    one = await running(store)
+    now = await store.now_ms()
+    assert await store.not_seen_since(now + 1, 10) == [one.id]
+    assert await store.not_seen_since(now - 60_000, 10) == []

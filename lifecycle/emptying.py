@@ -1,0 +1,129 @@
+"""Machines that nobody needs are emptied: what nobody is connected to moves to machines in use.
+
+A machine drains first, so that nothing new comes to it and what left it does not go back; then each of its workspaces is
+asked to stop and to start again, in one step with the look that nobody is there. Should somebody come back before, the
+machine is ready again. All of it follows from the records, so whoever leads next goes on where one died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from lifecycle.defragment import movable, moves
+from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.moving import MOVING
+from lifecycle.placement import takes_work
+from lifecycle.plans import KINDS
+from lifecycle.stores import Conflict
+from lifecycle.stores.fleet import RedisFleet
+from lifecycle.stores.redis import RedisStore
+from lifecycle.stores.signals import RedisSignals
+from lifecycle.sweeps import LATE_GATEWAY, SILENT_GATEWAY
+
+log = structlog.get_logger(__name__)
+
+_W, _M = WorkspaceStatus, MachineStatus
+
+EVERY = 10.0  # seconds between two looks for what can move
+QUIET_MAX = 1000  # workspaces of one look, those that were seen least lately
+EMPTIED = "emptied: what runs there moves to machines in use"
+"""Reason of a machine's drain."""
+REASON = MOVING + "its machine is not needed any more"
+"""Reason of a workspace's stop."""
+
+
+class Emptying:
+    def __init__(
+        self, store: RedisStore, fleet: RedisFleet, signals: RedisSignals, move_after: float
+    ) -> None:
+        """move_after: seconds without a session, and without activity; 0: nothing moves."""
+        self._store, self._fleet, self._signals = store, fleet, signals
+        self._after_ms = int(move_after * 1000)
+        self._not_before = float("-inf")
+
+    async def tick(self, spare: int, machines: Sequence[Machine], now_ms: int) -> None:
+        """spare: machines beyond what is wanted. machines: all there are."""
+        begun = [m for m in machines if m.status is _M.DRAINING and m.reason == EMPTIED]
+        at = asyncio.get_running_loop().time()
+        if not begun and (not self._after_ms or spare <= 0 or at < self._not_before):
+            return
+        self._not_before = at + EVERY
+        quiet = await self._quiet(now_ms)
+        for machine in begun:
+            await self._go_on(machine, quiet)
+        spare -= sum(1 for m in machines if takes_work(m) and not m.occupied)  # given back anyway
+        if begun or spare <= 0:
+            return
+        by_machine = defaultdict(list)
+        for one in quiet.values():
+            by_machine[one.machine_id].append(one.id)
+        wanted = dict.fromkeys(m.machine_id for m in moves(spare, machines, by_machine))
+        for machine in [m for m in machines if m.id in wanted]:
+            await self._empty(machine, [quiet[each] for each in by_machine[machine.id]])
+
+    async def _quiet(self, now_ms: int) -> dict[str, Workspace]:
+        """Those that may move. Nobody, while it is not known who is there."""
+        gateways, before_ms = await self._signals.gateways(), now_ms - self._after_ms
+        trusted = await self._signals.trusted_since_ms()
+        late = any(LATE_GATEWAY * 1000 <= now_ms - at < SILENT_GATEWAY * 1000 for at in gateways.values())  # fmt: skip
+        if not self._after_ms or late or trusted is None or trusted > before_ms:
+            return {}
+        sessions: Counter[str] = Counter()
+        for gateway in gateways:
+            sessions.update(await self._signals.connections(gateway))
+        ids = await self._store.not_seen_since(before_ms, QUIET_MAX)
+        found = await self._store.get_many(ids)
+        return {w.id: w for w in found if movable(w, sessions[w.id], before_ms, now_ms)}
+
+    async def _empty(self, machine: Machine, workspaces: Sequence[Workspace]) -> None:
+        try:
+            await self._fleet.change(machine, _M.DRAINING, reason=EMPTIED)
+        except Conflict as conflict:
+            log.info("machine.overtaken", machine=machine.id, why=str(conflict))
+            return
+        log.info("machine.emptied", machine=machine.id, workspaces=[w.id for w in workspaces])
+        for workspace in workspaces:
+            if not await self._move(workspace):
+                await self._ready_again(machine.id)
+                return
+
+    async def _go_on(self, machine: Machine, quiet: Mapping[str, Workspace]) -> None:
+        """With one whose emptying was begun: move what has yet to, or let it work on."""
+        for one in await self._store.get_many(await self._fleet.files_on(machine.id)):
+            if one.status not in (_W.STARTING, _W.RUNNING):
+                continue
+            if one.id not in quiet or not await self._move(quiet[one.id]):
+                await self._ready_again(machine.id)
+                return
+
+    async def _move(self, one: Workspace) -> bool:
+        """Unless anybody has come back to it."""
+        seen = {kind: one.seen.get(kind, 0) for kind in (*KINDS, "boot")}
+        fields = {"reason": REASON, "next": "start", "step": ""}
+        try:
+            stopping = await self._store.change(
+                one, _W.STOPPING, fields=fields, unless_seen=seen,
+                unless_extended_ms=one.extend_until_ms, unless_connected=True,
+            )  # fmt: skip
+        except Conflict as conflict:
+            log.info("move.overtaken", workspace=one.id, why=str(conflict))
+            return False
+        said = {"workspace": one.id, "user": one.user_id, "machine": one.machine_id}
+        said |= {"epoch": str(stopping.epoch), "reason": REASON}
+        await self._signals.tell("workspace.moving", said)
+        return True
+
+    async def _ready_again(self, machine_id: str) -> None:
+        machine = await self._fleet.machine(machine_id)
+        if machine is None or machine.status is not _M.DRAINING or machine.held_by:
+            return
+        if machine.doomed_at_ms:
+            return
+        try:
+            await self._fleet.change(machine, _M.READY, reason="somebody came back to it")
+        except Conflict as conflict:
+            log.info("machine.overtaken", machine=machine_id, why=str(conflict))

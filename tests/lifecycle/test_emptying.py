@@ -1,0 +1,136 @@
+"""Two half-empty machines become one, and nobody who is there notices."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from lifecycle import emptying
+from lifecycle.defragment import movable
+from lifecycle.emptying import EMPTIED
+from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.stores import keys
+from tests.lifecycle.fakes import workspace
+from tests.lifecycle.world import Leader, World
+
+W, M = WorkspaceStatus, MachineStatus
+
+SPREAD = {"slots": 3, "scale_in_delay": 0.0, "move_after": 60.0}
+
+
+@pytest.fixture
+async def world(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(emptying, "EVERY", 0.0)
+    world = World(redis)
+    yield world
+    await world.close()
+
+
+async def spread(world: World) -> tuple[Leader, Workspace, Workspace]:
+    """Two machines with one workspace each, both left long ago. The younger machine is the one to go: who stays,
+    who moves."""
+    busy = world.leader(slots=3, scale_in_delay=1000.0)
+    people = [f"user{n}" for n in range(4)]
+    for one in people:
+        await world.gets(busy, await world.wake(one), W.RUNNING)
+    first, *gone, last = [(await world.store.list(user_id=each))[0] for each in people]
+    for each in gone:
+        await world.store.stop(each.id, "asked")
+        await world.gets(busy, each, W.STOPPED)
+    assert (first.machine_id, last.machine_id) == ("m-1", "m-2")
+    for each in (first, last):
+        await world.store.touch(each.id, "input")
+    await world.flush()
+    await world.later(200)
+    return world.leader(**SPREAD), first, last
+
+
+async def alone(world: World) -> bool:
+    await world.flush()
+    return [m.id for m in await world.fleet.machines()] == ["m-1"]
+
+
+async def test_two_half_empty_machines_become_one(world: World) -> None:
+    leader, stays, moves = await spread(world)
+    world.pool.agents["m-2"].disk.of[moves.id]["a.txt"] = "mine"
+    came = (await world.store.census()).flow
+    await world.until(leader, lambda: alone(world))
+    moved = await world.gets(leader, moves, W.RUNNING)
+    assert (moved.machine_id, moved.epoch) == ("m-1", moves.epoch + 1)
+    assert world.pool.files(moves.id) == [{"a.txt": "mine"}]
+    assert (await world.read(stays)).epoch == stays.epoch, "who stays is not disturbed"
+    assert "workspace.moving" in await world.events()
+    since = (await world.store.census()).flow.since(came)
+    assert (since.arrivals, since.departures) == (0, 0), "nobody came and nobody left"
+
+
+async def test_who_is_connected_stays_where_they_are(world: World) -> None:
+    leader, first, last = await spread(world)
+    await world.flush(connections={first.id: 1, last.id: 1})
+    await world.rounds(leader)
+    assert {(await world.read(each)).epoch for each in (first, last)} == {1}
+    await world.flush(connections={last.id: 1})
+    await world.rounds(leader)
+    assert (await world.read(first)).epoch == 1, "they left a moment ago"
+    assert (await world.read(first)).left_at_ms
+
+
+async def test_a_job_stays_where_it_works(world: World) -> None:
+    leader, first, last = await spread(world)
+    for each in (first, last):
+        await world.store.job(each, "python train.py")
+    await world.rounds(leader)
+    assert {(await world.read(each)).epoch for each in (first, last)} == {1}
+
+
+async def test_who_comes_back_just_before_it_moves_stays(world: World) -> None:
+    leader, _, back = await spread(world)
+    change = world.fleet.change
+
+    async def comes_back(machine, to, **more):  # type: ignore[no-untyped-def]
+        await change(machine, to, **more)
+        if to is M.DRAINING:
+            await world.flush(connections={back.id: 1})
+
+    world.fleet.change = comes_back  # type: ignore[method-assign]
+    machines = await world.fleet.machines()
+    await leader.loops.machines._emptying.tick(1, machines, await world.store.now_ms())
+    one, machine = await world.read(back), await world.machine("m-2")
+    assert (one.status, one.epoch, machine.status) == (W.RUNNING, 1, M.READY)
+    assert machine.reason == "somebody came back to it"
+
+
+async def test_the_next_leader_goes_on_with_what_was_begun(world: World) -> None:
+    leader, _, moves = await spread(world)
+    await world.fleet.change(await world.machine("m-2"), M.DRAINING, reason=EMPTIED)
+    await world.until(leader, lambda: alone(world))
+    assert (await world.gets(leader, moves, W.RUNNING)).machine_id == "m-1"
+
+
+async def test_nothing_moves_while_nobody_knows_who_is_there(world: World) -> None:
+    leader, first, _ = await spread(world)
+    await world.redis.set(keys.SINCE, await world.store.now_ms())
+    await world.rounds(leader)
+    assert (await world.read(first)).epoch == 1
+
+
+def test_what_may_move() -> None:
+    at = {"before_ms": 1000, "now_ms": 2000}
+    quiet = workspace(running_since_ms=10, seen={"boot": 10, "input": 900}, left_at_ms=950)
+    assert movable(quiet, 0, **at)
+    assert not movable(quiet, 1, **at)
+    for fields in (
+        {"seen": {"boot": 10, "input": 1001}},
+        {"seen": {"boot": 10, "frames": 900, "job": 1500}},
+        {"left_at_ms": 1001},
+        {"last_active_at_ms": 1500},
+        {"job": "make"},
+        {"pinned": True},
+        {"extend_until_ms": 2001},
+        {"status": W.STARTING},
+        {"seen": {"boot": 990, "input": 5}, "running_since_ms": 990},
+    ):
+        other = workspace(**({"running_since_ms": 10, "seen": {"boot": 10, "input": 900}} | fields))
+        assert not movable(other, 0, **at), fields
