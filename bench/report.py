@@ -74,10 +74,10 @@ def part_text(part: str, samples: Samples) -> str:
     return "\n".join(texts)
 
 
-def write(name: str, text: str, where: Path = PAGE) -> None:
-    """Replace what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`."""
+def write(name: str, text: str, where: Path = PAGE, kind: str = "bench") -> None:
+    """Replace what stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`."""
     page = where.read_text()
-    first, last = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    first, last = f"<!-- {kind}:{name} -->", f"<!-- /{kind}:{name} -->"
     before, begins, rest = page.partition(first)
     _, ends, after = rest.partition(last)
     if not begins or not ends:

@@ -14,6 +14,9 @@ from lifecycle.simulation.engine import Decide, Trial
 from lifecycle.simulation.records import Cloud
 from lifecycle.simulation.settings import Settings
 
+MOVING = "moving"
+OURS = ("promise", MOVING)
+MOVE_AFTER = 600.0  # seconds without a session after which `moving` moves, unless --move-after says otherwise
 GIVEN_UP = 4.0  # median boots after which a silent launch is given up
 
 
@@ -33,7 +36,7 @@ class Sizer:
             slots=settings.slots,
             max_machines=settings.max_machines,
             scale_in_delay=settings.scale_in_delay,
-            wait_probability=(figure or 0.0) if name == "promise" else 0.0,
+            wait_probability=(figure or 0.0) if name in OURS else 0.0,
             standby=settings.standby_machines,
             burst=cloud.burst,
             rate=cloud.rate,
@@ -46,7 +49,9 @@ class Sizer:
             figure,
             Plan("default", Policy(idle_timeout=settings.idle_timeout)),
             settings.scale_interval,
-            settings.move_after if name == "promise" else 0.0,
+            (settings.move_after or MOVE_AFTER)
+            if name == MOVING
+            else settings.move_after * (name in OURS),
             GIVEN_UP * cloud.boot,
         )
 
@@ -58,6 +63,10 @@ def _like(make: Callable[[float], Want]) -> Callable[[float], Decide]:
 POLICIES: Mapping[str, Sizer] = {
     "promise": Sizer(
         "share of arrivals that may wait", 0.01,
+        (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scaler.scale,
+    ),
+    MOVING: Sizer(
+        "as promise, and what nobody is connected to moves to empty machines", 0.01,
         (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scaler.scale,
     ),
     "ceil": Sizer("no figure: users over slots, rounded up", None, (), _like(baselines.ceil_rule)),
