@@ -32,6 +32,13 @@ JUPYTERLAB = {
     "workspace_upstream_header": "Authorization: token {secret}",
 }
 """What belongs to the default command, and to no other."""
+JUPYTERLAB_READS = (
+    ".jupyter/jupyter_*",
+    "jupyter_*config*",
+    ".local/etc/jupyter",
+    ".local/lib/python*",
+)
+"""What its server reads of a person's home when it starts: their configuration of it, and their extensions."""
 
 SECRETS = frozenset(
     {"api_key", "signing_key", "redis_url", "metrics_token", "store", "smtp_url", "webhook_secret"}
@@ -171,6 +178,9 @@ class Settings(BaseModel):
     )
     slots: int = _count(5, "Workspaces per machine; 1 makes machines dedicated")
     warm_slots: int = _count(1, "Slots kept free ahead of demand", least=0)
+    warm_workspaces: int = _count(
+        1, "IDEs that a machine keeps started and empty, of its free slots", least=0
+    )
     max_machines: int = _count(10, "Machines at most")
     scale_interval: float = _seconds(2, "Between two decisions of the scaler")
     scale_in_delay: float = _seconds(120, "Empty for this long: a machine may go", ge=0)

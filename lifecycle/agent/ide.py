@@ -11,14 +11,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lifecycle.agent import output, probe
 from lifecycle.agent.command import Command, fill
 from lifecycle.agent.contract import StartSpec
 from lifecycle.agent.disk import WorkspaceDir, shell
-from lifecycle.agent.isolation import Isolation, confined, disk_view
+from lifecycle.agent.isolation import Isolation, confined, disk_view, seen
 from lifecycle.agent.processes import BOOT, HOME, Owner, listening, started_at
 from lifecycle.agent.refusal import BootFailed
 
@@ -48,6 +48,10 @@ class Ide:
     def owner(self, uid: int) -> Owner:
         return Owner(self.where.id, self.where.home, uid, self.process.pid, self.started)
 
+    def moved(self, where: WorkspaceDir) -> Ide:
+        """The same one, in the workspace that it was given to."""
+        return replace(self, where=where)
+
     def said(self) -> str:
         """The last lines of its output, as a postscript."""
         lines = output.tail(self.where.log, LOG_LINES, hide=self.secret)
@@ -64,15 +68,18 @@ async def launch(
 ) -> Ide:
     """Run the command on a free port of that address. Raises BootFailed when there is nothing to run."""
     port = free_port(host)
-    values = {"host": host, "port": str(port), "workspace": where.id, "dir": str(where.home)}
+    home, run = seen(isolation, uid, where)
+    values = {"host": host, "port": str(port), "workspace": where.id, "dir": str(home)}
     values |= {"base_url": spec.base_url, "secret": spec.secret}
     command = fill(spec.command, values)
-    environment = environment_of(where, spec.epoch, command, os.environ)
+    environment = environment_of(where, spec.epoch, command, os.environ, home, run)
     program = find(command.argv[0], environment["PATH"], where.home, machine_id)
     directories = [where.home, where.run]
     rest = command.argv[1:]
     steps = disk_view(isolation, uid, directories, program, rest, where.accounts) if uid else []
-    argv = confined([str(program), *rest], uid, where.home, steps)
+    # A warm one gets another home later: it must not stand in this one.
+    cwd = home if where.user == where.id else run
+    argv = confined([str(program), *rest], uid, cwd, steps, where.home)
     log = output.begin(where.log)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -97,21 +104,26 @@ def free_port(host: str) -> int:
 
 
 def environment_of(
-    where: WorkspaceDir, epoch: int, command: Command, ours: Mapping[str, str]
+    where: WorkspaceDir,
+    epoch: int,
+    command: Command,
+    ours: Mapping[str, str],
+    home: Path,
+    run: Path,
 ) -> dict[str, str]:
-    """What the IDE sees. The command's own NAME=value words win over defaults, not over the mark."""
+    """What the IDE sees. home, run: as it finds them. The command's own NAME=value words win over defaults, not over the mark."""
     kept = {name: value for name, value in ours.items() if name in KEPT or name[:3] == "LC_"}
     here = str(Path(sys.executable).parent)
     path = ours.get("PATH", os.defpath)
     defaults = {
         "PATH": path if here in path.split(os.pathsep) else f"{here}{os.pathsep}{path}",
-        "HOME": str(where.home),
-        "USER": where.id,
-        "LOGNAME": where.id,
+        "HOME": str(home),
+        "USER": where.user,
+        "LOGNAME": where.user,
         "SHELL": shell(),
-        "TMPDIR": str(where.run / "tmp"),
-        "XDG_RUNTIME_DIR": str(where.run),
-        "JUPYTER_RUNTIME_DIR": str(where.run / "jupyter"),
+        "TMPDIR": str(run / "tmp"),
+        "XDG_RUNTIME_DIR": str(run),
+        "JUPYTER_RUNTIME_DIR": str(run / "jupyter"),
     }
     mark = {BOOT: f"{where.id}/{epoch}", HOME: str(where.home)}
     return kept | defaults | command.environment | mark

@@ -215,10 +215,12 @@ class RedisStore:
         unless_extended_ms: int | None = None,
         place: str = "",
         known_epoch: int | None = None,
+        tell: Mapping[str, str] | None = None,
     ) -> Workspace:
         """Compare-and-set on what `workspace` says of status and epoch. place: take a slot of that
         machine and count the epoch up, beyond known_epoch. unless_seen: kind of signal → not when one
-        came later; unless_extended_ms: nor when it is extended beyond that. Raises Conflict."""
+        came later; unless_extended_ms: nor when it is extended beyond that. tell: more fields of the event.
+        Raises Conflict."""
         path = (workspace.status, *chain, to)
         for old, new in pairwise(path):
             check_transition(old, new)
@@ -230,6 +232,8 @@ class RedisStore:
             options["unlessExtended"] = unless_extended_ms
         if place:
             options |= {"place": place, "bump": known_epoch or 0}
+        if tell:
+            options["tell"] = dict(tell)
         outcome, status, stamp = await self._scripts.run(
             scripts.CHANGE, workspace.id, to, json.dumps(options)
         )
