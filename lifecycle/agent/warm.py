@@ -47,6 +47,7 @@ class WarmIdes:
         self._failures = 0
         self._ready = 0
         self._turn = asyncio.Lock()
+        self.clock: Callable[[], float] = time.monotonic
 
     @property
     def told(self) -> str:
@@ -94,7 +95,7 @@ class WarmIdes:
         self._spares.append(spare)
 
     def _pause(self) -> None:
-        self._not_before = max(self._not_before, time.monotonic() + PAUSE)
+        self._not_before = max(self._not_before, self.clock() + PAUSE)
 
     async def look(self, free: int, *, starting: bool) -> None:
         """One turn. free: slots. starting: a workspace is on its way, and may be about to take one."""
@@ -111,7 +112,7 @@ class WarmIdes:
         wanted = 0 if self._why_not else min(self._spec.count, free)
         while len(self._spares) > wanted and not (starting and self._spec.count):
             await self._end(self._spares.pop(0))
-        if len(self._spares) < wanted and time.monotonic() >= self._not_before:
+        if len(self._spares) < wanted and self.clock() >= self._not_before:
             await self._start()
         if self.ready != self._ready:
             self._ready = self.ready
@@ -120,7 +121,7 @@ class WarmIdes:
     def _note_end(self, spare: Spare) -> None:
         if spare.broken:
             return
-        if time.monotonic() - spare.born >= STEADY:
+        if self.clock() - spare.born >= STEADY:
             self._failures = 0
         code = spare.ide.process.returncode
         error = spare.ready.exception() if not spare.ready.cancelled() else None
@@ -132,7 +133,7 @@ class WarmIdes:
             log.warning("a warm IDE failed, and is tried again: %s", why)
         self._failures += 1
         pause = min(RETRY_MAX, 2.0**self._failures)
-        self._not_before = max(self._not_before, time.monotonic() + pause)
+        self._not_before = max(self._not_before, self.clock() + pause)
 
     async def _start(self) -> None:
         where = WorkspaceDir(self._setup.directory, f"warm-{uuid.uuid4().hex[:12]}", "warm")
@@ -158,7 +159,7 @@ class WarmIdes:
         ide = await launch(start, where, uid, setup.isolation, setup.machine_id, setup.host)
         where.save(Saved(uid=uid, pid=ide.process.pid, started=ide.started))
         ready = asyncio.create_task(until_ready(ide, start, ide.owner(uid), lambda: None))
-        return Spare(ide, where, uid, spec, ready, time.monotonic())
+        return Spare(ide, where, uid, spec, ready, self.clock())
 
     def _prepare(self, where: WorkspaceDir) -> int:
         where.make()
