@@ -27,7 +27,7 @@ def echo_ide() -> tuple[str, ...]:
     return (
         "--workspace-command", command, "--workspace-ready-path", "/",
         "--workspace-upstream-header", "X-IDE-Secret: {secret}", "--workspace-user", "shared",
-        "--max-sessions", "9000", "--max-sessions-per-user", "9000",
+        "--max-sessions", "9000", "--max-sessions-per-user", "9000", "--warm-workspaces", "0",
     )  # fmt: skip
 
 
