@@ -6,6 +6,7 @@ DIR/epochs.json                             newest epochs of workspaces that are
 DIR/workspaces/{id}/state.json, ide.log     the workspace's epoch and status; its IDE's output
 DIR/workspaces/{id}/home, run               its files; its sockets and temporary files
 DIR/workspaces/{id}/volume/home             its files, where it has a volume of its own
+DIR/workspaces/{id}/home.moving             its files, on their way into the home of a warm IDE
 DIR/warm/{id}/                              as DIR/workspaces/{id}: an IDE that is nobody's yet
 DIR/warm/{id} → ../workspaces/{id}          whose it became, where processes go on knowing it by its old path
 DIR/trash/                                  being removed
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lifecycle.agent import output
+from lifecycle.snapshots import tree
 
 log = logging.getLogger("lifecycle.agent")
 
@@ -158,18 +160,41 @@ class WorkspaceDir:
         return self.home.is_dir() and any(self.home.iterdir())
 
     def move_in(self, warm: WorkspaceDir, uid: int) -> None:
-        """Take over what a warm IDE has: its run, its log, and its home where there are no files yet. Files
-        that are here stay where they are. What was done is no hindrance to a give_to() after it broke off."""
+        """Take over what a warm IDE has: its run, its log, its home with the files that are here in it. After
+        it broke off, reunite() and give_to() lead on."""
         shutil.rmtree(self.run, ignore_errors=True)
         os.rename(warm.run, self.run)
         output.hand_on(warm.log, self.log)
-        if not self.has_files():
-            os.rename(warm.home, self.home)
-        self._give_home_to(uid)
+        if self.has_files():
+            self._give_home_to(uid)
+            os.rename(self.home, self._moving)
+        os.rename(warm.home, self.home)
+        self.reunite()
         if uid:
             for name, own in warm.accounts.items():
                 os.rename(own, self.accounts[name])
             self._write_accounts(uid, self.id, warm.user)
+
+    @property
+    def _moving(self) -> Path:
+        return self.home.parent / "home.moving"
+
+    def reunite(self) -> None:
+        """Finish a move of files into a warm IDE's home, if one broke off: before anybody looks at the files.
+        Where both have something of one name, the person's stays. Raises OSError."""
+        if not self._moving.exists():
+            return
+        if not self.home.exists():
+            os.rename(self._moving, self.home)
+            return
+        for theirs in sorted(self._moving.iterdir()):
+            own = self.home / theirs.name
+            if own.is_dir() and not own.is_symlink():
+                tree.remove(own)
+            elif os.path.lexists(own):
+                own.unlink()
+            os.rename(theirs, own)
+        self._moving.rmdir()
 
     def discard(self, trash: Path) -> None:
         """Gone at once under its name; whoever empties the trash frees the space."""

@@ -77,9 +77,7 @@ async def launch(
     directories = [where.home, where.run]
     rest = command.argv[1:]
     steps = disk_view(isolation, uid, directories, program, rest, where.accounts) if uid else []
-    # A warm one gets another home later: it must not stand in this one.
-    cwd = home if where.user == where.id else run
-    argv = confined([str(program), *rest], uid, cwd, steps, where.home)
+    argv = confined([str(program), *rest], uid, home, steps, where.home)
     log = output.begin(where.log)
     try:
         process = await asyncio.create_subprocess_exec(

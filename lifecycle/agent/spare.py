@@ -1,8 +1,9 @@
 """An IDE that was started before anybody asked for it, and how it becomes somebody's.
 
-What it knows of paths cannot be changed any more. In a view of its own it finds home and run in SEEN, and what
-is shown there changes. Elsewhere it goes on using the paths that it was started with, and a link leads on
-from there; that link stays, for people write such paths into their files.
+It stands in its home and knows it by a path, and neither can be changed any more: so the person's files move
+into that directory, and the directory becomes the workspace's. In a view of its own the path goes on leading there
+(SEEN). Elsewhere it is the one that the IDE was started with, and a link leads on from there; that link
+stays, for people write such paths into their files.
 """
 
 from __future__ import annotations
@@ -10,20 +11,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from lifecycle.agent import probe, uids
 from lifecycle.agent.contract import StartSpec, WarmSpec
-from lifecycle.agent.disk import SEEN, WorkspaceDir
+from lifecycle.agent.disk import WorkspaceDir
 from lifecycle.agent.ide import Ide
 from lifecycle.agent.isolation import Isolation
 from lifecycle.snapshots import tree
-
-SHOW = Path(__file__).with_name("show.py")
-SHOW_TIMEOUT = 10.0  # seconds; it takes some milliseconds
 
 GIVEN_AT_MOST = 10_000
 """Files that change hands: a tenth of a second. More of them take longer than an IDE takes to start."""
@@ -87,24 +83,12 @@ class Spare:
             uids.give(self.uid, self.where.path, where.path)
             if held != self.uid:
                 uids.release(where.path, held)
-        has_files = where.has_files()
-        where.move_in(self.where, self.uid)
-        own_view = bool(self.uid) and isolation.mounts
-        if own_view and has_files:
-            self._show(where)
-        tree.remove(self.where.path)
-        if not own_view:
+        try:
+            where.move_in(self.where, self.uid)
+        finally:
+            tree.remove(self.where.path)
+        if not (self.uid and isolation.mounts):
             self.where.path.symlink_to(os.path.relpath(where.path, self.where.path.parent))
-
-    def _show(self, where: WorkspaceDir) -> None:
-        # By its real path too: that is what older files of theirs may name.
-        targets = [str(SEEN / "home"), str(where.home)]
-        argv = [sys.executable, "-I", "-S", str(SHOW), str(self.ide.process.pid), str(where.home)]
-        done = subprocess.run(
-            [*argv, *targets], env={}, capture_output=True, text=True, timeout=SHOW_TIMEOUT
-        )
-        if done.returncode:
-            raise OSError(f"its files cannot be shown to it: {done.stderr.strip()}")
 
 
 def _many(home: Path) -> bool:

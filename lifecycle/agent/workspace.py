@@ -147,6 +147,7 @@ class LocalWorkspace:
         async with self._lock:
             if spec.epoch < self.saved.epoch:
                 raise stale_epoch(self.where.id, spec.epoch, self.saved.epoch)
+            await _unbroken(self.where.reunite)
             if self.saved.status == "starting" or not self.where.home.is_dir():
                 message = f"workspace {self.where.id} is {self.saved.status} and has no whole files"
                 replaced = (self.where.home.parent / "home.replaced").exists()
@@ -199,6 +200,7 @@ class LocalWorkspace:
             await self._end(OLD_GRACE)
             if self.saved.called:
                 self._save(called="")
+            await _unbroken(self.where.reunite)
             self._setup.isolation.check()
             self._spare = self._spares.take(spec) if self._spares else None
             if self._spare is None:
@@ -233,6 +235,7 @@ class LocalWorkspace:
             log.warning("%s/%d: its warm IDE is of no use: %s", self.where.id, spec.epoch, error)
             await self._end(0)
             self._save(called="", secret=spec.secret)
+            await _unbroken(self.where.reunite)
             self.spec = spec
             return False
         return True

@@ -58,8 +58,6 @@ async def test_three_boots_of_one_workspace(each_agent, make_spec, secret) -> No
     home = (await agent.ask("demo", "environ"))["HOME"]
     for path in (home, told):  # what somebody wrote down of their own paths stays true
         assert await agent.ask("demo", "read", path=f"{path}/notes.txt") == "kept"
-    if home == str(SEEN / "home"):
-        assert await agent.ask("demo", "read", path=str(agent.home() / "notes.txt")) == "kept"
     await agent.stop("demo", 2)
     target = str(agent.directory.parent / "snapshots")
     await agent.agents.snapshot(agent.machine, "demo", SnapshotSpec(2, target, "s1"))
@@ -166,7 +164,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
     kept.clock = lambda: kept.now
     yield kept
     await kept.close()
-    assert list((tmp_path / "warm").iterdir()) == []
+    assert [path for path in (tmp_path / "warm").iterdir() if not path.is_symlink()] == []
 
 
 @pytest.fixture
