@@ -19,10 +19,10 @@ from lifecycle.agent.command import Command, fill
 from lifecycle.agent.contract import StartSpec
 from lifecycle.agent.disk import WorkspaceDir, shell
 from lifecycle.agent.isolation import Isolation, confined, disk_view, seen
-from lifecycle.agent.processes import BOOT, HOME, Owner, listening, started_at
+from lifecycle.agent.processes import BOOT, HOME, Owner, listening, listens, started_at
 from lifecycle.agent.refusal import BootFailed
 
-POLL = 0.05  # seconds between two questions whether it is ready
+POLL = 0.02  # seconds between two questions whether it is ready
 LOG_LINES = 8  # of its output, shown with a failure
 
 # Nothing else of the agent's environment reaches a workspace: it may hold tokens and keys.
@@ -146,32 +146,38 @@ def find(program: str, path: str, home: Path, machine_id: str) -> Path:
 async def until_ready(
     ide: Ide, spec: StartSpec, owner: Owner, accepting: Callable[[], None]
 ) -> None:
-    """Return once it serves. accepting: told once when its port accepts.
+    """Return once it serves. accepting: told once when its port accepts and more is to come.
 
     Raises PortTaken, BootFailed("exited", "not_ready", …).
     """
     exited = asyncio.ensure_future(ide.process.wait())
     deadline = time.monotonic() + spec.ready_timeout
-    ours = False
+    ours = told = False
     try:
         while not exited.done():
             why = "" if ours else await probe.accepts(ide.host, ide.port)
             if not why and not ours:
                 # Before the secret is sent there: is it the workspace itself that listens?
-                ours = ide.port in await asyncio.to_thread(listening, owner, ide.host)
+                ours = await asyncio.to_thread(_listens, ide, owner)
                 why = "" if ours else f"port {ide.port} belongs to another program"
-                if ours:
-                    accepting()
             if not why and spec.ready_path:
                 why = await probe.answers(ide.host, ide.port, spec.ready_path, spec.upstream_header)
             if not why:
                 return
+            if ours and not told:
+                told = True
+                accepting()
             if time.monotonic() > deadline:
                 raise _not_ready(ide, spec, why)
             await asyncio.wait({exited}, timeout=POLL)
         raise await _exited_early(ide, exited.result())
     finally:
         exited.cancel()
+
+
+def _listens(ide: Ide, owner: Owner) -> bool:
+    """Whether its port is the workspace's. Blocks; only where it is not the IDE's own process for long."""
+    return listens(ide.process.pid, ide.host, ide.port) or ide.port in listening(owner, ide.host)
 
 
 def _not_ready(ide: Ide, spec: StartSpec, why: str) -> BootFailed:

@@ -73,6 +73,7 @@ class LocalWorkspace:
         self._setup, self.where, self._changed, self._spares = setup, where, changed, spares
         self.saved = load(where)
         self.removed = False
+        self._never_ran = self.saved == Saved()
         self._lock = asyncio.Lock()
         self.spec: StartSpec | None = None
         """Of the boot that this agent began; an agent ends what an earlier one left."""
@@ -198,8 +199,7 @@ class LocalWorkspace:
         """Files in their place, and what an IDE needs beside them; or a warm IDE that has it all."""
         async with self._lock:
             await self._end(OLD_GRACE)
-            if self.saved.called:
-                self._save(called="")
+            self._save(called="")
             await _unbroken(self.where.reunite)
             self._setup.isolation.check()
             self._spare = self._spares.take(spec) if self._spares else None
@@ -243,6 +243,7 @@ class LocalWorkspace:
     def _own(self, spec: StartSpec, spare: Spare) -> None:
         """From here on whatever ends this workspace ends that IDE."""
         secret, process = spare.ide.secret, spare.ide.process
+        self._never_ran = False
         self._spare, self._ide = None, spare.ide.moved(self.where)
         self.spec = replace(spec, secret=secret, upstream_header=spare.header)
         self._save(
@@ -270,6 +271,7 @@ class LocalWorkspace:
             return self._ide
         for left in reversed(range(PORTS_TRIED)):
             setup, uid = self._setup, self.saved.uid
+            self._never_ran = False
             self._show(step="ide")
             ide = await launch(spec, self.where, uid, setup.isolation, setup.machine_id, setup.host)
             self._ide = ide
@@ -284,6 +286,8 @@ class LocalWorkspace:
 
     async def _end(self, grace: float) -> None:
         self._let_go()
+        if self._never_ran:  # to look through all processes takes longer than the rest of it
+            return
         await end(self.owner, grace)
         if self._ide is not None:
             await self._ide.process.wait()
@@ -311,8 +315,8 @@ class LocalWorkspace:
         self._changed()
 
     def _save(self, **changes: Any) -> None:
-        self.saved = replace(self.saved, **changes)
-        if self.removed:
+        before, self.saved = self.saved, replace(self.saved, **changes)
+        if self.removed or self.saved == before:
             return
         try:
             self.where.save(self.saved)
