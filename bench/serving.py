@@ -19,7 +19,7 @@ from bench import build
 from gateway.valkey import die_with_parent
 
 TIMEOUT = 60.0  # seconds for a start, a boot, an end
-POLL = 0.02  # seconds between two questions: each costs whoever is asked some of the CPU that a boot needs
+POLL = 0.05  # seconds between two questions: each costs whoever is asked some of the CPU that a boot needs
 
 
 def echo_ide() -> tuple[str, ...]:
