@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,16 @@ async def test_one_that_cannot_start_is_told_of_once(kept: Kept, caplog) -> None
         kept.now = kept._not_before
     assert caplog.text.count("a warm IDE failed") == 1
     assert '"no-such-program" was not found' in caplog.text
+
+
+async def test_a_machine_elsewhere_keeps_none_whose_paths_would_change(
+    kept: Kept, spec, caplog
+) -> None:
+    kept._setup = replace(kept._setup, joined=True)
+    kept.tell(spec)
+    assert await kept.turn() == 0
+    assert "no view of the disk of their own" in caplog.text
+    (kept._setup.directory / "warm").mkdir()
 
 
 async def test_whatever_fails_while_it_is_given_leads_to_a_boot_of_its_own(
