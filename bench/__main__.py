@@ -18,7 +18,7 @@ from bench.measures import PARTS, Samples, Scale
 from bench.stage import Stage
 
 LIMIT = 2400  # seconds for everything
-OTHERS = ("boot", "sweep", "classifier")  # without peers
+OTHERS = ("boot", "sweep", "classifier")  # without those peers
 FULL, QUICK = Scale(), Scale(rounds=1, seconds=0.3, idle=500)
 
 

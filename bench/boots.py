@@ -166,14 +166,16 @@ def _verdicts(samples: Boots) -> list[goals.Verdict]:
     if WARM not in middle:
         return []
     warm, cold, bare = middle[WARM], middle[COLD], middle[BARE]
+    # Of the same round: then what else the machine does is in both.
+    more = median(ours - theirs for ours, theirs in zip(samples[COLD], samples[BARE], strict=True))
     found = [
         goals.Verdict(
             "a warm workspace, p50", f"{warm:.2f} s", "", warm / WARM_GOAL,
             f"≤ {WARM_GOAL:g} s", warm <= WARM_GOAL,
         ),
         goals.Verdict(
-            "a cold one, p50", f"{cold:.2f} s", f"{BARE} {bare:.2f} s", cold / bare,
-            f"≤ {COLD_GOAL:g} s more", cold - bare <= COLD_GOAL,
+            "a cold one, p50 of what it takes more in its round", f"{more:.2f} s more",
+            f"{BARE} {bare:.2f} s", cold / bare, f"≤ {COLD_GOAL:g} s more", more <= COLD_GOAL,
         ),
     ]  # fmt: skip
     if HUB in middle:
