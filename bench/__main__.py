@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
 import sys
-from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import build, classifier, peers, plot, report, sweep
+from bench import boots, build, classifier, peers, plot, report, sweep
 from bench.facts import facts, listed
 from bench.measures import PARTS, Samples, Scale
-from bench.serving import Gateway, echo_ide
 from bench.stage import Stage
 
 LIMIT = 2400  # seconds for everything
-BOOTS = 5
-OTHERS = ("boot", "sweep", "classifier")  # without peers
+OTHERS = ("boot", "sweep", "classifier")  # without those peers
 FULL, QUICK = Scale(), Scale(rounds=1, seconds=0.3, idle=500)
 
 
@@ -40,29 +35,6 @@ def compare(wanted: list[str], scale: Scale) -> dict[str, Any]:
             found[part] = PARTS[part](stage, scale)
             print(report.part_text(part, found[part]), flush=True)
     return found
-
-
-def boot() -> dict[str, list[float]]:
-    samples: dict[str, list[float]] = defaultdict(list)
-    with ExitStack() as stack:
-        gateways = {"echo": Gateway(stack, *echo_ide())}
-        if importlib.util.find_spec("jupyterlab"):
-            gateways[f"JupyterLab {version('jupyterlab')}"] = Gateway(stack)
-        else:
-            print("\nJupyterLab is not installed: its boots are skipped.")
-        for number in range(BOOTS):
-            for name, gateway in gateways.items():
-                workspace, seconds = gateway.boot(f"user-{number}")
-                samples[name].append(seconds)
-                gateway.api("POST", f"workspaces/{workspace}/stop")
-                gateway.becomes(workspace, "stopped")
-    return samples
-
-
-def boot_text(samples: dict[str, list[float]]) -> str:
-    rows = ((name, report.spread(found, 2)) for name, found in samples.items())
-    title = f"From POST /api/workspaces to running, a free slot there, {BOOTS} boots:"
-    return report.table(title, ("", "seconds"), rows)
 
 
 def sweep_text(found: dict[int, dict[str, float]]) -> str:
@@ -84,8 +56,8 @@ def run(wanted: list[str], scale: Scale, results: dict[str, Any]) -> dict[str, s
             texts["facts"] = listed(results["facts"])
             texts |= {part: report.part_text(part, results[part]) for part in with_peers}
         if "boot" in wanted:
-            results["boot"] = boot()
-            texts["boot"] = boot_text(results["boot"])
+            results["boot"], absent = boots.measure()
+            texts["boot"] = boots.text(results["boot"], absent)
     except build.Missing as missing:
         print(f"\n{missing}. What needs it is skipped.", file=sys.stderr, flush=True)
     if "sweep" in wanted:

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from gateway.balancer import BalancerError, TargetGroup
 from gateway.exits import ConfigurationError, DependencyMissing
 from gateway.fair_use import peaks_of, plans_of, prices_of
-from gateway.settings import Settings
+from gateway.settings import JUPYTERLAB_COMMAND, JUPYTERLAB_READS, Settings
 from lifecycle import fair_use
 from lifecycle.actions import Actions, Plan
 from lifecycle.agents import Agents
@@ -457,4 +457,6 @@ def _plan(settings: Settings) -> Plan:
         max_files=settings.snapshot_max_files,
         jobs_path=settings.workspace_jobs_path,
         job_cpu=settings.job_cpu,
+        warm=settings.warm_workspaces,
+        reads=JUPYTERLAB_READS if settings.workspace_command == JUPYTERLAB_COMMAND else None,
     )

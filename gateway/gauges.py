@@ -48,6 +48,7 @@ class Gauges:
             started = self._started.pop(workspace, None)
             if started is not None:
                 self._metrics.boot_seconds.observe((event.at_ms - started) / 1000)
+            self._metrics.booted(warm=event.data.get("warm") == "1")
         elif event.type == "workspace.stopping" and event.data.get("reason") == "idle":
             self._metrics.idle_stops.inc()
         elif event.type == "workspace.snapshotted":

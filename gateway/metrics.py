@@ -69,6 +69,9 @@ class Metrics:
         self.boot_seconds = self._histogram(
             "boot_seconds", "From the start of a boot until the IDE is ready.", BOOT_BUCKETS
         )
+        self.boots = self._counter(
+            "boots", "Boots that came to run, given a warm IDE or with one of their own.", "kind"
+        )
         self.idle_stops = self._counter("idle_stops", "Workspaces stopped for idleness.")
         self.snapshots = self._counter("snapshots", "Snapshots by result.", "result")
         self.relay_up_bytes = self._counter("relay_up_bytes", "Bytes from clients to workspaces.")
@@ -120,6 +123,9 @@ class Metrics:
             counter = self.proxy_requests.labels(name if name in PROXY_CLASSES else "other")
             self._proxied[kind] = counter
         counter.inc()
+
+    def booted(self, *, warm: bool) -> None:
+        self.boots.labels("warm" if warm else "cold").inc()
 
     def snapshot_taken(self, ok: bool) -> None:
         self.snapshots.labels("ok" if ok else "failed").inc()

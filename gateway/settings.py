@@ -32,6 +32,13 @@ JUPYTERLAB = {
     "workspace_upstream_header": "Authorization: token {secret}",
 }
 """What belongs to the default command, and to no other."""
+JUPYTERLAB_READS = (
+    ".jupyter/jupyter_*",
+    "jupyter_*config*",
+    ".local/etc/jupyter",
+    ".local/lib/python*",
+)
+"""What its server reads of a person's home when it starts: their configuration of it, and their extensions."""
 
 SECRETS = frozenset(
     {"api_key", "signing_key", "redis_url", "metrics_token", "store", "smtp_url", "webhook_secret"}
@@ -185,6 +192,9 @@ class Settings(BaseModel):
         " never costs more than waiting does. 0: the promise alone counts.",
         ge=0,
         allow_inf_nan=False,
+    )
+    warm_workspaces: int = _count(
+        1, "IDEs that a machine keeps started and empty, of its free slots", least=0
     )
     max_machines: int = _count(10, "Machines at most")
     standby_machines: int = _count(

@@ -21,11 +21,12 @@ from lifecycle.agent.contract import (
     Restore,
     SnapshotSpec,
     StartSpec,
+    WarmSpec,
     WorkspaceReport,
 )
 from lifecycle.agents import AgentRefused, AgentUnreachable
 from lifecycle.disks import PREFIX, DiskError, DiskGone, Disks
-from lifecycle.model import Machine, Workspace, WorkspaceStatus
+from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.moving import stop_grace
 from lifecycle.snapshots import SnapshotError, SnapshotTarget
 from lifecycle.stores import Conflict
@@ -57,6 +58,8 @@ class Agents(Protocol):
 
     async def remove(self, machine: Machine, workspace_id: str, epoch: int) -> None: ...
 
+    async def warm(self, machine: Machine, spec: WarmSpec) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -73,6 +76,10 @@ class Plan:
     max_files: int
     jobs_path: str = ""
     job_cpu: float = 20.0
+    warm: int = 0
+    """IDEs that each machine keeps started and empty."""
+    reads: tuple[str, ...] | None = None
+    """What the IDE reads of a person's files when it starts; see WarmSpec."""
 
 
 class NotNow(Exception):
@@ -246,10 +253,35 @@ class Actions:
                 return
             await self.failed(workspace, error.code, str(error))
 
-    async def running(self, workspace: Workspace, address: str) -> None:
-        await self._change(
-            workspace, _W.RUNNING, {"address": address, "step": "ready", "restore": ""}
-        )
+    def warm_spec(self, machine: Machine) -> WarmSpec:
+        """The IDEs that this machine is to keep warm: none where nothing new is to start, and none for people
+        whose files come on volumes."""
+        plan = self._plan
+        leaving = machine.status is MachineStatus.DRAINING or machine.doomed_at_ms
+        if not plan.warm or leaving or self.attaches:
+            return WarmSpec()
+        return WarmSpec(
+            plan.warm, plan.command, plan.ready_path, plan.boot_timeout, plan.upstream_header,
+            plan.reads,
+        )  # fmt: skip
+
+    async def keep_warm(self, machine: Machine, told: str) -> None:
+        """Tell its agent, unless that is what it was told. told: name of a WarmSpec. Raises AgentUnreachable."""
+        wanted = self.warm_spec(machine)
+        if told == wanted.name():
+            return
+        try:
+            await self._agents.warm(machine, wanted)
+        except AgentRefused as error:  # one of an older version: its boots are cold
+            log.debug("machine.not_warm", machine=machine.id, why=str(error))
+
+    async def running(
+        self, workspace: Workspace, address: str, secret: str = "", *, warm: bool = False
+    ) -> None:
+        """secret: what opens the IDE, if that is not what its boot was to have."""
+        fields = {"address": address, "step": "ready", "restore": ""}
+        fields |= {"secret": secret} if secret else {}
+        await self._change(workspace, _W.RUNNING, fields, tell={"warm": "1"} if warm else None)
 
     async def failed(self, workspace: Workspace, code: str, message: str, **more: str) -> None:
         """more: other fields of its record."""
@@ -491,9 +523,10 @@ class Actions:
         to: WorkspaceStatus,
         fields: dict[str, str],
         chain: tuple[WorkspaceStatus, ...] = (),
+        tell: dict[str, str] | None = None,
     ) -> bool:
         try:
-            await self._store.change(workspace, to, fields=fields, chain=chain)
+            await self._store.change(workspace, to, fields=fields, chain=chain, tell=tell)
         except Conflict as conflict:
             # Somebody else was faster; the records say what is true now.
             log.debug("change.overtaken", workspace=workspace.id, to=to, why=str(conflict))

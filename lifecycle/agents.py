@@ -16,7 +16,14 @@ from urllib.parse import quote
 
 import aiohttp
 
-from lifecycle.agent.contract import Manifest, Report, SnapshotSpec, StartSpec, WorkspaceReport
+from lifecycle.agent.contract import (
+    Manifest,
+    Report,
+    SnapshotSpec,
+    StartSpec,
+    WarmSpec,
+    WorkspaceReport,
+)
 from lifecycle.model import Machine
 
 CONNECT_TIMEOUT = 5.0  # seconds
@@ -81,6 +88,10 @@ class Agents:
         """Stop it and drop its files. Removing one that is gone is success."""
         path, body = _path(workspace_id), {"epoch": epoch}
         await self._json(machine, "DELETE", path, body=body, timeout=10 * KILL_TIMEOUT)
+
+    async def warm(self, machine: Machine, spec: WarmSpec) -> None:
+        """Have it keep IDEs started and empty. Told the same again it changes nothing."""
+        await self._json(machine, "PUT", "/warm", body=spec.to_json())
 
     async def ports(self, machine: Machine, workspace_id: str) -> list[int]:
         """TCP ports its processes listen on, sorted; the IDE's own among them."""

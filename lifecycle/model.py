@@ -170,6 +170,7 @@ class Machine:
     """A host with an agent, as `machine:{id}` holds it.
 
     address: "host:port" of its agent. token: opens the agent. slots: workspaces it takes.
+    warm: IDEs that are started there and nobody's yet; they hold no slot.
     empty_since_ms: since when it holds no workspace in a slot (0 while it holds one).
     unheard: its record was lost and written anew; what lies on it is known with its first report.
     joined: its agent came with the join code, or was launched with its token.
@@ -193,6 +194,7 @@ class Machine:
     memory_bytes: int = 0
     memory_total_bytes: int = 0
     disk_free_bytes: int = 0
+    warm: int = 0
     occupied: int = 0
     holds_files: int = 0
     reason: str = ""

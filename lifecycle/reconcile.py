@@ -8,7 +8,7 @@ the record it was decided on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from lifecycle.agent.contract import Report, WorkspaceReport
@@ -35,8 +35,12 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Running:
+    """secret: what opens it there, which only the machine knows of a warm IDE; "" of an older agent's."""
+
     workspace: Workspace
     address: str
+    secret: str = field(default="", repr=False)
+    warm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ def _starting(w: Workspace, row: WorkspaceReport | None, host: str) -> Change | 
     if row is None:
         return Boot(w)
     if row.status == "running":
-        return Running(w, f"{host}:{row.port}")
+        return Running(w, f"{host}:{row.port}", row.secret, row.warm)
     if row.status == "failed":
         return Failed(w, row.error_code, row.error)
     if row.status == "stopped":

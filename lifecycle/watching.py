@@ -113,6 +113,7 @@ class Watching:
         for halt in reconcile.strangers(machine.id, report, others):
             log.warning("machine.stranger", machine=machine.id, workspace=halt.workspace_id)
             await self._mend(machine, halt)
+        await self._actions.keep_warm(machine, report.warm_spec)
 
     async def _note_jobs(self, records: list[Workspace], report: Report) -> None:
         """A job that goes on is written down now and then, one that began or ended at once."""
@@ -145,7 +146,7 @@ class Watching:
     async def _mend(self, machine: Machine, change: reconcile.Change) -> None:
         actions = self._actions
         if isinstance(change, reconcile.Running):
-            await actions.running(change.workspace, change.address)
+            await actions.running(change.workspace, change.address, change.secret, warm=change.warm)
         elif isinstance(change, reconcile.Failed):
             await actions.failed(change.workspace, change.code, change.message)
         elif isinstance(change, reconcile.Stopped):

@@ -125,6 +125,7 @@ class MachineAnswer(Answer):
     memory_bytes: int
     memory_total_bytes: int
     disk_free_bytes: int
+    warm: int
     reason: str | None
 
 

@@ -93,6 +93,7 @@ def machine_answer(machine: Machine) -> MachineAnswer:
         memory_bytes=machine.memory_bytes,
         memory_total_bytes=machine.memory_total_bytes,
         disk_free_bytes=machine.disk_free_bytes,
+        warm=machine.warm,
         reason=machine.reason or None,
     )
 

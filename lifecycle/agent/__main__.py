@@ -35,6 +35,7 @@ from lifecycle.agent.isolation import Isolation, isolation
 from lifecycle.agent.join import CannotJoin, Identity, Place, by_environment, by_imds, identify
 from lifecycle.agent.processes import started_at
 from lifecycle.agent.reporting import INTERVAL, Desk, Reporting
+from lifecycle.agent.warm import LOOK
 from lifecycle.agent.workspace import Setup
 
 log = logging.getLogger("lifecycle.agent")
@@ -92,7 +93,10 @@ def _run(arguments: argparse.Namespace, directory: Path, token: str) -> int:
         who = identify(place, directory, address) if place else who
         found = isolation(arguments.workspace_user, directory, arguments.uid_base)
         _tell(found, arguments, who.machine_id)
-        setup = Setup(who.machine_id, directory, who.slots, arguments.uid_base, found, host)
+        setup = Setup(
+            who.machine_id, directory, who.slots, arguments.uid_base, found, host,
+            joined=place is not None,
+        )  # fmt: skip
         agent = Agent(setup)
         reporting = _reporting(place, who, address, agent, arguments) if place else None
         asyncio.run(_serve(agent, who.token, listener, arguments.stop_grace, reporting))
@@ -139,7 +143,7 @@ async def _serve(
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    upkeep = [asyncio.create_task(_upkeep(agent)), asyncio.create_task(_jobs(agent))]
+    upkeep = [asyncio.create_task(each(agent)) for each in (_upkeep, _jobs, _warm)]
     if reporting is not None:
         upkeep.append(asyncio.create_task(reporting.run()))
     announcement = setup.directory / "agent.json"
@@ -179,6 +183,15 @@ async def _jobs(agent: Agent) -> None:
             # A look that failed for one is not to be the last for all.
             log.exception("cannot look for jobs; next try in %ss", JOBS)
         await asyncio.sleep(JOBS)
+
+
+async def _warm(agent: Agent) -> None:
+    while not agent.closing.is_set():
+        try:
+            await agent.look_after_warm()
+        except Exception:
+            log.exception("cannot look after warm IDEs; next try in %ss", LOOK)
+        await asyncio.sleep(LOOK)
 
 
 def _lock(directory: Path) -> IO[str] | None:

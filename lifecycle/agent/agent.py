@@ -15,6 +15,7 @@ from lifecycle.agent.contract import (
     Report,
     SnapshotSpec,
     StartSpec,
+    WarmSpec,
     WorkspaceReport,
 )
 from lifecycle.agent.disk import Epochs, WorkspaceDir
@@ -23,6 +24,7 @@ from lifecycle.agent.kernels import busy_kernel
 from lifecycle.agent.meter import Meter, Sample
 from lifecycle.agent.processes import listening, running, script_of
 from lifecycle.agent.refusal import Refused, stale_epoch
+from lifecycle.agent.warm import WarmIdes
 from lifecycle.agent.workspace import OCCUPYING, ORIGIN, LocalWorkspace, Setup
 from lifecycle.snapshots import tree
 
@@ -41,16 +43,18 @@ class Agent:
         self._trash = setup.directory / "trash"
         self._meter = Meter(setup.directory)
         self._workspaces: dict[str, LocalWorkspace] = {}
+        self._warm = WarmIdes(setup, self._bump)
 
     async def recover(self) -> None:
         """Read what is on the disk and end what an earlier agent left running. Before anything starts."""
         await asyncio.to_thread(self._empty_trash)
         for state in sorted((self.setup.directory / "workspaces").glob("*/state.json")):
             await self._add(state.parent.name).recover()
+        await self._warm.recover()
 
     def _add(self, workspace_id: str) -> LocalWorkspace:
         where = WorkspaceDir(self.setup.directory, workspace_id)
-        workspace = LocalWorkspace(self.setup, where, self._bump)
+        workspace = LocalWorkspace(self.setup, where, self._bump, self._warm)
         self._workspaces[workspace_id] = workspace
         return workspace
 
@@ -83,6 +87,8 @@ class Agent:
             memory_bytes=machine.memory_bytes,
             memory_total_bytes=machine.memory_total_bytes,
             disk_free_bytes=machine.disk_free_bytes,
+            warm=self._warm.ready,
+            warm_spec=self._warm.told,
             workspaces=tuple(_row(each, sample) for each in self._workspaces.values()),
         )
 
@@ -180,9 +186,20 @@ class Agent:
             return ""
         return await busy_kernel(self.setup.host, port, spec.jobs_path, spec.upstream_header)
 
+    def keep_warm(self, spec: WarmSpec) -> None:
+        """From now on, until told otherwise."""
+        self._warm.tell(spec)
+
+    async def look_after_warm(self) -> None:
+        """One turn: start, end and replace them."""
+        occupying = self._occupying()
+        starting = any(each.saved.status == "starting" for each in occupying)
+        await self._warm.look(self.setup.slots - len(occupying), starting=starting)
+
     async def cap_logs(self) -> None:
         for workspace in self._occupying():
             await asyncio.to_thread(output.cap, workspace.where.log)
+        self._warm.cap_logs()
 
     async def shut_down(self, grace: float) -> None:
         """Stop every workspace in order; nothing starts any more."""
@@ -192,6 +209,7 @@ class Agent:
         for result in await asyncio.gather(*stops, return_exceptions=True):
             if isinstance(result, BaseException):
                 log.error("%s", result)
+        await self._warm.close()
 
     def _occupying(self) -> list[LocalWorkspace]:
         return [each for each in self._workspaces.values() if each.saved.status in OCCUPYING]
@@ -221,5 +239,6 @@ def _row(workspace: LocalWorkspace, sample: Sample | None = None) -> WorkspaceRe
         error=saved.error,
         restore=saved.restore,
         job=workspace.job,
+        warm=bool(saved.called),
         **{name: getattr(saved, name) for name in ORIGIN},
     )

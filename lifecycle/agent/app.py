@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lifecycle.agent.agent import Agent
-from lifecycle.agent.contract import SnapshotSpec, StartSpec
+from lifecycle.agent.contract import SnapshotSpec, StartSpec, WarmSpec
 from lifecycle.agent.refusal import Refused
 
 log = logging.getLogger("lifecycle.agent")
@@ -30,7 +30,7 @@ MAX_TAIL = 5000  # lines
 _WORKSPACE_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "float": (int, float)}
 
-_Spec = TypeVar("_Spec", StartSpec, SnapshotSpec)
+_Spec = TypeVar("_Spec", StartSpec, SnapshotSpec, WarmSpec)
 
 
 def create_app(agent: Agent, token: str) -> ASGIApp:
@@ -39,6 +39,7 @@ def create_app(agent: Agent, token: str) -> ASGIApp:
     routes = [
         Route("/status", calls.status, methods=["GET"]),
         Route("/shutdown", calls.shutdown, methods=["POST"]),
+        Route("/warm", calls.warm, methods=["PUT"]),
         Route("/workspaces/{id}", calls.start, methods=["PUT"]),
         Route("/workspaces/{id}", calls.remove, methods=["DELETE"]),
         Route("/workspaces/{id}/stop", calls.stop, methods=["POST"]),
@@ -100,6 +101,11 @@ class _Calls:
         tail = int(_query(request, "tail", 200, MAX_TAIL))
         return PlainTextResponse(await self._agent.log(_id(request), tail))
 
+    async def warm(self, request: Request) -> Response:
+        spec = await _spec(request, WarmSpec, WarmSpec.from_json)
+        self._agent.keep_warm(spec)
+        return JSONResponse({})
+
     async def shutdown(self, request: Request) -> Response:
         self._agent.closing.set()
         return JSONResponse({}, 202)
@@ -131,7 +137,8 @@ async def _spec(
     request: Request, kind: type[_Spec], read: Callable[[dict[str, Any]], _Spec]
 ) -> _Spec:
     body = await _body(request)
-    _epoch(body)
+    if kind is not WarmSpec:
+        _epoch(body)
     try:
         spec = read(body)
     except TypeError as error:  # a field too many or too few

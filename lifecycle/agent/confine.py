@@ -8,6 +8,7 @@ milliseconds. SPEC is JSON and holds nothing secret, as argv is public to all us
     parent   pid of the agent; the command ends with it
     uid      to become, with the gid of the same number; 0 = stay who we are
     cwd      where to run
+    home     the workspace's files, by their path on the machine
     steps    ["tmpfs", PATH] or ["bind", SOURCE, PATH, READ_ONLY], in order, in a private
              mount namespace
 
@@ -43,7 +44,7 @@ def main(spec: dict[str, object], argv: list[str]) -> NoReturn:
         libc = ctypes.CDLL(None, use_errno=True)
         os.umask(0o022)
         if steps:
-            enter_namespace(libc, steps, str(spec["cwd"]))
+            enter_namespace(libc, steps, str(spec["home"]))
         os.umask(0o077)
         limit(resource.RLIMIT_CORE, 0)
         limit(resource.RLIMIT_NOFILE, MAX_FILES, final=False)
@@ -64,11 +65,11 @@ def main(spec: dict[str, object], argv: list[str]) -> NoReturn:
         fail(126, f"cannot run {argv[0]}: {error.strerror}")
 
 
-def enter_namespace(libc: ctypes.CDLL, steps: list[list[object]], cwd: str) -> None:
+def enter_namespace(libc: ctypes.CDLL, steps: list[list[object]], home: str) -> None:
     """Apply the steps where nobody else sees them."""
     check(libc.unshare(CLONE_NEWNS), "unshare")
     mount(libc, None, "/", None, MS_REC | MS_PRIVATE)
-    for volume in others_volumes(cwd):
+    for volume in others_volumes(home):
         check(libc.umount2(os.fsencode(volume), MNT_DETACH), f"umount of {volume}")
     # What is bound back may lie under what gets covered: hold on to all of it first.
     held = {str(s[1]): os.open(str(s[1]), os.O_PATH) for s in steps if s[0] == "bind"}
@@ -83,13 +84,13 @@ def enter_namespace(libc: ctypes.CDLL, steps: list[list[object]], cwd: str) -> N
             mount(libc, None, target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV)
 
 
-def others_volumes(cwd: str) -> list[str]:
+def others_volumes(home: str) -> list[str]:
     """Volumes of the machine's other workspaces: held in this view, they could not be detached."""
     with open("/proc/self/mountinfo", "rb") as file:
         points = [os.fsdecode(line.split()[4].decode("unicode_escape")) for line in file]
     ours = [point for point in points if os.path.basename(point) == "volume"]
-    beside = [p for p in ours if cwd.startswith(os.path.dirname(os.path.dirname(p)) + "/")]
-    return [point for point in beside if not cwd.startswith(point + "/")]
+    beside = [p for p in ours if home.startswith(os.path.dirname(os.path.dirname(p)) + "/")]
+    return [point for point in beside if not home.startswith(point + "/")]
 
 
 def make_mount_point(source: str, target: str) -> None:

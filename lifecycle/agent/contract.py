@@ -10,6 +10,7 @@ clock and are only ever shown, never compared with another clock.
     DELETE /workspaces/{id}            {epoch}       → 200 {} once stopped and its files are gone
     GET    /workspaces/{id}/ports                    → 200 {"ports": [8080]} it listens on
     GET    /workspaces/{id}/log?tail=N               → 200 text, the IDE's own output
+    PUT    /warm                       WarmSpec      → 200 {}; from now on, until told otherwise
     POST   /shutdown                                 → 202; stops every workspace, then itself
 
 Errors are `{"error": {"code", "message", "hint"}}`; a call with an epoch below the newest one this
@@ -18,6 +19,8 @@ machine has seen for that workspace answers 409 `stale_epoch`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -71,6 +74,35 @@ class StartSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmSpec:
+    """IDEs to keep started and empty: count at most, and never more than there are free slots."""
+
+    count: int = 0
+    command: str = ""
+    """As in a StartSpec. One that names the {workspace} cannot be started before it is known whose it is."""
+    ready_path: str = ""
+    ready_timeout: float = 120.0
+    upstream_header: str = ""
+    """"Name: value", with {secret}: each has one of its own."""
+    reads: tuple[str, ...] | None = None
+    """What this IDE reads in a home when it starts, as patterns of paths there: files that have any of it need
+    an IDE that starts with them. None: nobody knows, so all files do."""
+
+    def name(self) -> str:
+        """Tells it from another one; "" of one that keeps none."""
+        said = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16] if self.count else ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> WarmSpec:
+        reads = data.get("reads")
+        return cls(**{**data, "reads": None if reads is None else tuple(reads)})
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotSpec:
     epoch: int
     target: str
@@ -120,10 +152,13 @@ class WorkspaceReport:
     priority: str = "normal"
     region: str = "local"
     secret: str = field(default="", repr=False)
+    """Opens the IDE: its StartSpec's, or that of the warm one it was given."""
     restore: str = ""
     """The snapshot this boot starts from, until it runs."""
     job: str = ""
     """What works in it although nobody may be there, in words; "" while nothing does."""
+    warm: bool = False
+    """This boot was given an IDE that had been started before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +167,16 @@ class Report:
     boot_id: str
     """New with every start of the agent."""
     version: int
-    """Grows whenever a workspace's epoch, status, step or job changes."""
+    """Grows whenever a workspace's epoch, status, step or job changes, or the number of warm IDEs."""
     slots: int
     cpu_percent: float = 0.0
     memory_bytes: int = 0
     memory_total_bytes: int = 0
     disk_free_bytes: int = 0
+    warm: int = 0
+    """IDEs that are started, empty and ready."""
+    warm_spec: str = ""
+    """Name of the WarmSpec that it was told; "" of none."""
     workspaces: tuple[WorkspaceReport, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:

@@ -6,6 +6,9 @@ DIR/epochs.json                             newest epochs of workspaces that are
 DIR/workspaces/{id}/state.json, ide.log     the workspace's epoch and status; its IDE's output
 DIR/workspaces/{id}/home, run               its files; its sockets and temporary files
 DIR/workspaces/{id}/volume/home             its files, where it has a volume of its own
+DIR/workspaces/{id}/home.moving             its files, on their way into the home of a warm IDE
+DIR/warm/{id}/                              as DIR/workspaces/{id}: an IDE that is nobody's yet
+DIR/warm/{id} → ../workspaces/{id}          whose it became, where processes go on knowing it by its old path
 DIR/trash/                                  being removed
 """
 
@@ -21,9 +24,19 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from lifecycle.agent import output
+from lifecycle.snapshots import tree
+
 log = logging.getLogger("lifecycle.agent")
 
 MAX_EPOCHS = 10_000  # above it the oldest are forgotten
+
+SEEN = Path("/run/ide-gateway")
+"""A workspace with a view of its own finds its files in `home` and its sockets in `run` here: what it writes
+down of its own paths is true for every IDE it is given, and on every machine."""
+
+NOBODY = "workspace"
+"""The user's name in an IDE that was started before it was known whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,8 @@ class Saved:
     secret: str = field(default="", repr=False)
     restore: str = ""
     volume: str = ""
+    called: str = ""
+    """What the warm IDE that it was given was called before; "" of a boot that started its own."""
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -73,11 +88,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class WorkspaceDir:
-    """Paths of one workspace."""
+    """Paths of one workspace, or of a warm IDE that is to become one's."""
 
-    def __init__(self, machine: Path, workspace_id: str) -> None:
+    def __init__(self, machine: Path, workspace_id: str, folder: str = "workspaces") -> None:
         self.id = workspace_id
-        self.path = machine / "workspaces" / workspace_id
+        self.user = workspace_id if folder == "workspaces" else NOBODY
+        self.machine = machine
+        self.path = machine / folder / workspace_id
         self.home = self.path / "home"
         self.volume = self.path / "volume"
         self.run = self.path / "run"
@@ -112,27 +129,72 @@ class WorkspaceDir:
     def give_to(self, uid: int) -> None:
         """Make home and run, private to uid (0: to the agent's own user). run starts empty."""
         shutil.rmtree(self.run, ignore_errors=True)
-        self.home.mkdir(mode=0o700, exist_ok=True)
         for directory in (self.run, self.run / "tmp", self.run / "jupyter"):
             directory.mkdir(mode=0o700)
         if os.geteuid() == 0:
-            if self.home.stat().st_uid != uid:
-                give_tree(self.home, uid)
             give_tree(self.run, uid)
-        self.home.chmod(0o700)
+        self._give_home_to(uid)
         if uid:
-            self._write_accounts(uid)
+            self._write_accounts(uid, self.user)
 
-    def _write_accounts(self, uid: int) -> None:
-        """passwd and group as this workspace sees them: the machine's, and itself."""
+    def _give_home_to(self, uid: int) -> None:
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0 and self.home.stat().st_uid != uid:
+            give_tree(self.home, uid)
+        self.home.chmod(0o700)
+
+    def _write_accounts(self, uid: int, *names: str) -> None:
+        """passwd and group as this workspace sees them: the machine's, and itself. The files stay the same
+        ones, so that who looks at them already sees it."""
         lines = {
-            "passwd": f"{self.id}:x:{uid}:{uid}::{self.home}:{shell()}\n",
-            "group": f"{self.id}:x:{uid}:\n",
+            "passwd": [f"{name}:x:{uid}:{uid}::{SEEN}/home:{shell()}\n" for name in names],
+            "group": [f"{name}:x:{uid}:\n" for name in names],
         }
         for path, own in self.accounts.items():
             shown = Path(own)
-            shown.write_text(Path(path).read_text().rstrip("\n") + "\n" + lines[shown.name])
+            before = Path(path).read_text().rstrip("\n")
+            shown.write_text("\n".join([before, "".join(lines[shown.name])]))
             shown.chmod(0o644)
+
+    def has_files(self) -> bool:
+        return self.home.is_dir() and any(self.home.iterdir())
+
+    def move_in(self, warm: WorkspaceDir, uid: int) -> None:
+        """Take over what a warm IDE has: its run, its log, its home with the files that are here in it. After
+        it broke off, reunite() and give_to() lead on."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        os.rename(warm.run, self.run)
+        output.hand_on(warm.log, self.log)
+        if self.has_files():
+            self._give_home_to(uid)
+            os.rename(self.home, self._moving)
+        os.rename(warm.home, self.home)
+        self.reunite()
+        if uid:
+            for name, own in warm.accounts.items():
+                os.rename(own, self.accounts[name])
+            self._write_accounts(uid, self.id, warm.user)
+
+    @property
+    def _moving(self) -> Path:
+        return self.home.parent / "home.moving"
+
+    def reunite(self) -> None:
+        """Finish a move of files into a warm IDE's home, if one broke off: before anybody looks at the files.
+        Where both have something of one name, the person's stays. Raises OSError."""
+        if not self._moving.exists():
+            return
+        if not self.home.exists():
+            os.rename(self._moving, self.home)
+            return
+        for theirs in sorted(self._moving.iterdir()):
+            own = self.home / theirs.name
+            if own.is_dir() and not own.is_symlink():
+                tree.remove(own)
+            elif os.path.lexists(own):
+                own.unlink()
+            os.rename(theirs, own)
+        self._moving.rmdir()
 
     def discard(self, trash: Path) -> None:
         """Gone at once under its name; whoever empties the trash frees the space."""
@@ -144,11 +206,12 @@ class WorkspaceDir:
 
 
 def give_tree(root: Path, uid: int) -> None:
-    """Nothing of the workspace runs meanwhile, so no link can be swapped in under us."""
-    os.chown(root, uid, uid)
+    """Nothing of the workspace runs meanwhile, so no link can be swapped in under us. root is the last: as
+    long as it is not given, not everything is."""
     for directory, names, files in os.walk(root):
         for name in [*names, *files]:
             os.chown(os.path.join(directory, name), uid, uid, follow_symlinks=False)
+    os.chown(root, uid, uid)
 
 
 def shell() -> str:

@@ -11,18 +11,18 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lifecycle.agent import output, probe
 from lifecycle.agent.command import Command, fill
 from lifecycle.agent.contract import StartSpec
 from lifecycle.agent.disk import WorkspaceDir, shell
-from lifecycle.agent.isolation import Isolation, confined, disk_view
-from lifecycle.agent.processes import BOOT, HOME, Owner, listening, started_at
+from lifecycle.agent.isolation import Isolation, confined, disk_view, seen
+from lifecycle.agent.processes import BOOT, HOME, Owner, listening, listens, started_at
 from lifecycle.agent.refusal import BootFailed
 
-POLL = 0.05  # seconds between two questions whether it is ready
+POLL = 0.02  # seconds between two questions whether it is ready
 LOG_LINES = 8  # of its output, shown with a failure
 
 # Nothing else of the agent's environment reaches a workspace: it may hold tokens and keys.
@@ -48,6 +48,10 @@ class Ide:
     def owner(self, uid: int) -> Owner:
         return Owner(self.where.id, self.where.home, uid, self.process.pid, self.started)
 
+    def moved(self, where: WorkspaceDir) -> Ide:
+        """The same one, in the workspace that it was given to."""
+        return replace(self, where=where)
+
     def said(self) -> str:
         """The last lines of its output, as a postscript."""
         lines = output.tail(self.where.log, LOG_LINES, hide=self.secret)
@@ -64,15 +68,16 @@ async def launch(
 ) -> Ide:
     """Run the command on a free port of that address. Raises BootFailed when there is nothing to run."""
     port = free_port(host)
-    values = {"host": host, "port": str(port), "workspace": where.id, "dir": str(where.home)}
+    home, run = seen(isolation, uid, where)
+    values = {"host": host, "port": str(port), "workspace": where.id, "dir": str(home)}
     values |= {"base_url": spec.base_url, "secret": spec.secret}
     command = fill(spec.command, values)
-    environment = environment_of(where, spec.epoch, command, os.environ)
+    environment = environment_of(where, spec.epoch, command, os.environ, home, run)
     program = find(command.argv[0], environment["PATH"], where.home, machine_id)
     directories = [where.home, where.run]
     rest = command.argv[1:]
     steps = disk_view(isolation, uid, directories, program, rest, where.accounts) if uid else []
-    argv = confined([str(program), *rest], uid, where.home, steps)
+    argv = confined([str(program), *rest], uid, home, steps, where.home)
     log = output.begin(where.log)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -97,21 +102,26 @@ def free_port(host: str) -> int:
 
 
 def environment_of(
-    where: WorkspaceDir, epoch: int, command: Command, ours: Mapping[str, str]
+    where: WorkspaceDir,
+    epoch: int,
+    command: Command,
+    ours: Mapping[str, str],
+    home: Path,
+    run: Path,
 ) -> dict[str, str]:
-    """What the IDE sees. The command's own NAME=value words win over defaults, not over the mark."""
+    """What the IDE sees. home, run: as it finds them. The command's own NAME=value words win over defaults, not over the mark."""
     kept = {name: value for name, value in ours.items() if name in KEPT or name[:3] == "LC_"}
     here = str(Path(sys.executable).parent)
     path = ours.get("PATH", os.defpath)
     defaults = {
         "PATH": path if here in path.split(os.pathsep) else f"{here}{os.pathsep}{path}",
-        "HOME": str(where.home),
-        "USER": where.id,
-        "LOGNAME": where.id,
+        "HOME": str(home),
+        "USER": where.user,
+        "LOGNAME": where.user,
         "SHELL": shell(),
-        "TMPDIR": str(where.run / "tmp"),
-        "XDG_RUNTIME_DIR": str(where.run),
-        "JUPYTER_RUNTIME_DIR": str(where.run / "jupyter"),
+        "TMPDIR": str(run / "tmp"),
+        "XDG_RUNTIME_DIR": str(run),
+        "JUPYTER_RUNTIME_DIR": str(run / "jupyter"),
     }
     mark = {BOOT: f"{where.id}/{epoch}", HOME: str(where.home)}
     return kept | defaults | command.environment | mark
@@ -136,32 +146,38 @@ def find(program: str, path: str, home: Path, machine_id: str) -> Path:
 async def until_ready(
     ide: Ide, spec: StartSpec, owner: Owner, accepting: Callable[[], None]
 ) -> None:
-    """Return once it serves. accepting: told once when its port accepts.
+    """Return once it serves. accepting: told once when its port accepts and more is to come.
 
     Raises PortTaken, BootFailed("exited", "not_ready", …).
     """
     exited = asyncio.ensure_future(ide.process.wait())
     deadline = time.monotonic() + spec.ready_timeout
-    ours = False
+    ours = told = False
     try:
         while not exited.done():
             why = "" if ours else await probe.accepts(ide.host, ide.port)
             if not why and not ours:
                 # Before the secret is sent there: is it the workspace itself that listens?
-                ours = ide.port in await asyncio.to_thread(listening, owner, ide.host)
+                ours = await asyncio.to_thread(_listens, ide, owner)
                 why = "" if ours else f"port {ide.port} belongs to another program"
-                if ours:
-                    accepting()
             if not why and spec.ready_path:
                 why = await probe.answers(ide.host, ide.port, spec.ready_path, spec.upstream_header)
             if not why:
                 return
+            if ours and not told:
+                told = True
+                accepting()
             if time.monotonic() > deadline:
                 raise _not_ready(ide, spec, why)
             await asyncio.wait({exited}, timeout=POLL)
         raise await _exited_early(ide, exited.result())
     finally:
         exited.cancel()
+
+
+def _listens(ide: Ide, owner: Owner) -> bool:
+    """Whether its port is the workspace's. Blocks; only where it is not the IDE's own process for long."""
+    return listens(ide.process.pid, ide.host, ide.port) or ide.port in listening(owner, ide.host)
 
 
 def _not_ready(ide: Ide, spec: StartSpec, why: str) -> BootFailed:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lifecycle.agent.disk import SEEN, WorkspaceDir
 from lifecycle.agent.refusal import BootFailed
 
 log = logging.getLogger("lifecycle.agent")
@@ -72,7 +73,9 @@ def isolation(user: WorkspaceUser, directory: Path, uid: int) -> Isolation:
 def _try(home: Path, uid: int, required: bool) -> Isolation:
     steps = plan(uid, [home], installations([Path(sys.executable)]))
     # Even when no directory is in the way a view of its own is useful (see disk_view).
-    why = _trial(home, uid, steps or [("bind", str(home), str(home), False)])
+    SEEN.mkdir(mode=0o711, parents=True, exist_ok=True)
+    own: list[Step] = [("tmpfs", str(SEEN)), ("bind", str(home), str(SEEN / "home"), False)]
+    why = _trial(home, uid, [*own, *steps])
     if not why:
         return Isolation(own=True, mounts=True, required=required)
     closed = [str(step[1]) for step in steps if step[0] == "tmpfs"]
@@ -91,9 +94,13 @@ def _trial(home: Path, uid: int, steps: list[Step]) -> str:
     return done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
 
 
-def confined(argv: Iterable[str], uid: int, cwd: Path, steps: list[Step]) -> list[str]:
-    """The command that runs argv confined. uid 0: as the agent's user, on the plain disk."""
+def confined(
+    argv: Iterable[str], uid: int, cwd: Path, steps: list[Step], home: Path | None = None
+) -> list[str]:
+    """The command that runs argv confined. uid 0: as the agent's user, on the plain disk. home: its files,
+    by their real path; cwd, unless given."""
     spec = {"parent": os.getpid(), "uid": uid, "cwd": str(cwd), "steps": steps}
+    spec["home"] = str(home or cwd)
     return [sys.executable, "-I", "-S", str(CONFINE), json.dumps(spec), "--", *argv]
 
 
@@ -183,6 +190,13 @@ def named(words: Iterable[str]) -> set[Path]:
     return {path for path in candidates if path.is_absolute() and os.path.lexists(path)}
 
 
+def seen(found: Isolation, uid: int, where: WorkspaceDir) -> tuple[Path, Path]:
+    """home and run, as the workspace's processes find them."""
+    if uid and found.mounts:
+        return SEEN / "home", SEEN / "run"
+    return where.home, where.run
+
+
 def disk_view(
     found: Isolation,
     uid: int,
@@ -191,8 +205,8 @@ def disk_view(
     words: Iterable[str],
     accounts: dict[str, str],
 ) -> list[Step]:
-    """The steps for one workspace. words: the program's arguments; what they name is shown to it, too.
-    accounts: "/etc/passwd" and the like → the file shown instead.
+    """The steps for one workspace. writable: its home and run, shown in SEEN as well. words: the program's
+    arguments; what they name is shown to it, too. accounts: "/etc/passwd" and the like → the file shown instead.
 
     Raises BootFailed("isolation_impossible") when it needs mounts and this machine has none, or names
     a file that only its owner may read: running as somebody else's user is no way out.
@@ -209,7 +223,9 @@ def disk_view(
     steps = plan(uid, writable, installations([program]) | shown)
     if found.mounts:
         # Without an account ssh refuses to work and the shell greets "I have no name!".
-        return [*(("bind", new, old, True) for old, new in accounts.items()), *steps]
+        shown_as = [("bind", str(path), str(SEEN / path.name), False) for path in writable]
+        own: list[Step] = [("bind", new, old, True) for old, new in accounts.items()]
+        return [*own, ("tmpfs", str(SEEN)), *shown_as, *steps]
     if steps:
         raise BootFailed(
             "isolation_impossible",

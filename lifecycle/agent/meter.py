@@ -1,4 +1,7 @@
-"""CPU, memory and disk of the machine and of each workspace, measured at most once a second."""
+"""CPU, memory and disk of the machine and of each workspace, measured at most once a second.
+
+Nobody waits for a measurement but the first: what a report is for is news, and figures may be those of the
+report before."""
 
 from __future__ import annotations
 
@@ -36,15 +39,20 @@ class Meter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._last = Sample(-INTERVAL, Load(0.0, 0), {})
-        self._lock = asyncio.Lock()
+        self._measuring: asyncio.Task[None] | None = None
         psutil.cpu_percent()  # the first answer is since this call
 
     async def read(self, owners: list[Owner]) -> Sample:
-        """The last sample, or a new one if it is older than INTERVAL."""
-        async with self._lock:
-            if time.monotonic() - self._last.at >= INTERVAL:
-                self._last = await asyncio.to_thread(self._measure, owners)
-            return self._last
+        """The last sample. If it is older than INTERVAL, the next one is on its way."""
+        idle = self._measuring is None or self._measuring.done()
+        if idle and time.monotonic() - self._last.at >= INTERVAL:
+            self._measuring = asyncio.create_task(self._renew(owners))
+        if self._measuring is not None and not self._last.machine.memory_bytes:
+            await asyncio.wait({self._measuring})
+        return self._last
+
+    async def _renew(self, owners: list[Owner]) -> None:
+        self._last = await asyncio.to_thread(self._measure, owners)
 
     def _measure(self, owners: list[Owner]) -> Sample:
         raw, now = usage(owners), time.monotonic()

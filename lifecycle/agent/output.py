@@ -23,6 +23,13 @@ def begin(log: Path) -> int:
     return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
+def hand_on(log: Path, to: Path) -> None:
+    """What is written into it by a process that runs becomes the newest of `to`."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(to, previous(to))
+    os.replace(log, to)
+
+
 def cap(log: Path) -> None:
     """Keep a chatty IDE from filling the disk. What it writes during the copy may be lost."""
     with contextlib.suppress(FileNotFoundError):

@@ -2,7 +2,7 @@
 
 A workspace's processes are told by its uid where it has one of its own, and by two variables they
 inherit: IDE_GATEWAY_BOOT={workspace}/{epoch} and IDE_GATEWAY_HOME={its home} (which keeps two
-installations on one host apart). So are found those that left the session, and those that a dead
+installations on one host apart). One that was given a warm IDE goes by what that one was called before. So are found those that left the session, and those that a dead
 agent left behind. Anybody can set these variables: in processes of a third user they mean nothing.
 """
 
@@ -36,13 +36,19 @@ class StillRunning(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose processes. uid: 0 unless the workspace has a user of its own. pid, started: the IDE's, 0 if none."""
+    """Whose processes. home: as their mark names it. uid: 0 unless the workspace has a user of its own. pid,
+    started: the IDE's, 0 if none. called: the name in their mark, where that is not the workspace's."""
 
     workspace_id: str
     home: Path
     uid: int = 0
     pid: int = 0
     started: int = 0
+    called: str = ""
+
+    @property
+    def mark(self) -> tuple[str, str]:
+        return self.called or self.workspace_id, str(self.home)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ def _belongs(process: psutil.Process, owner: Owner) -> bool:
             return False
     except _GONE:
         return False
-    return _mark_of(process) == (owner.workspace_id, str(owner.home))
+    return _mark_of(process) == owner.mark
 
 
 def _mark_of(process: psutil.Process) -> tuple[str, str]:
@@ -185,6 +191,13 @@ def listening(owner: Owner, host: str) -> list[int]:
     return sorted(ports | either)
 
 
+def listens(pid: int, host: str, port: int) -> bool:
+    """Whether that process itself has that port of that very address. Blocks for a millisecond."""
+    with contextlib.suppress(*_GONE):
+        return (host, port) in _listeners(psutil.Process(pid).net_connections(kind="tcp"))
+    return False
+
+
 def _listeners(connections: Iterable[Any]) -> set[tuple[str, int]]:
     return {
         (each.laddr.ip, each.laddr.port)
@@ -205,7 +218,7 @@ def running(owners: Iterable[Owner]) -> dict[str, list[Running]]:
     by_uid = {owner.uid: owner.workspace_id for owner in owners if owner.uid}
     by_pid = {owner.pid: owner.workspace_id for owner in owners if owner.pid}
     # Without a user of its own: what left the IDE's tree (nohup, setsid) is known by its mark.
-    by_mark = {(o.workspace_id, str(o.home)): o.workspace_id for o in owners if not o.uid}
+    by_mark = {owner.mark: owner.workspace_id for owner in owners if not owner.uid}
     processes = {process.pid: process for process in psutil.process_iter(_READ)}
     rows = {pid: process.info for pid, process in processes.items()}
     found: dict[str, list[Running]] = {owner.workspace_id: [] for owner in owners}

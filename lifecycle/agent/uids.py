@@ -49,6 +49,14 @@ def release(directory: Path, uid: int) -> None:
             (CLAIMS / str(uid)).unlink()
 
 
+def give(uid: int, giver: Path, taker: Path) -> None:
+    """From one directory to another. Nothing, unless the giver holds it. Blocks briefly."""
+    with _locked():
+        if holds(giver, uid):
+            (CLAIMS / str(uid)).unlink()
+            (CLAIMS / str(uid)).symlink_to(taker)
+
+
 def _is_void(path: Path, uid: int) -> bool:
     if not path.is_symlink():
         return True

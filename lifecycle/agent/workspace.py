@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from lifecycle.agent import copies, uids, volume
 from lifecycle.agent.contract import Manifest, SnapshotSpec, StartSpec
@@ -22,6 +22,7 @@ from lifecycle.agent.isolation import Isolation
 from lifecycle.agent.jobs import Jobs
 from lifecycle.agent.processes import Owner, StillRunning, end
 from lifecycle.agent.refusal import BootFailed, Refused, stale_epoch
+from lifecycle.agent.spare import Spare
 
 log = logging.getLogger("lifecycle.agent")
 
@@ -48,19 +49,38 @@ class Setup:
     isolation: Isolation
     host: str = "127.0.0.1"
     """Address that the agent and its IDEs listen on."""
+    joined: bool = False
+    """Whether the machine is elsewhere: what lies on it then comes to other machines as well."""
+
+
+class Spares(Protocol):
+    """Where a boot may find an IDE that is started already (warm.py)."""
+
+    def take(self, spec: StartSpec) -> Spare | None: ...
+
+    def give_back(self, spare: Spare) -> None: ...
 
 
 class LocalWorkspace:
-    def __init__(self, setup: Setup, where: WorkspaceDir, changed: Callable[[], None]) -> None:
-        self._setup, self.where, self._changed = setup, where, changed
+    def __init__(
+        self,
+        setup: Setup,
+        where: WorkspaceDir,
+        changed: Callable[[], None],
+        spares: Spares | None = None,
+    ) -> None:
+        """spares: None starts an IDE for every boot."""
+        self._setup, self.where, self._changed, self._spares = setup, where, changed, spares
         self.saved = load(where)
         self.removed = False
+        self._never_ran = self.saved == Saved()
         self._lock = asyncio.Lock()
         self.spec: StartSpec | None = None
         """Of the boot that this agent began; an agent ends what an earlier one left."""
         self.jobs: Jobs | None = None
         self._life: asyncio.Task[None] | None = None
         self._ide: Ide | None = None
+        self._spare: Spare | None = None
 
     @property
     def secret(self) -> str:
@@ -128,6 +148,7 @@ class LocalWorkspace:
         async with self._lock:
             if spec.epoch < self.saved.epoch:
                 raise stale_epoch(self.where.id, spec.epoch, self.saved.epoch)
+            await _unbroken(self.where.reunite)
             if self.saved.status == "starting" or not self.where.home.is_dir():
                 message = f"workspace {self.where.id} is {self.saved.status} and has no whole files"
                 replaced = (self.where.home.parent / "home.replaced").exists()
@@ -160,7 +181,8 @@ class LocalWorkspace:
         try:
             await self._prepare(spec)
             ide = await self._serve(spec)
-            log.info("%s/%d runs on port %d", self.where.id, spec.epoch, ide.port)
+            how = "runs, warm," if self.saved.called else "runs"
+            log.info("%s/%d %s on port %d", self.where.id, spec.epoch, how, ide.port)
             self._show(status="running", step="", port=ide.port, restore="")
             raise await crash_of(ide)
         except BootFailed as failure:
@@ -174,18 +196,68 @@ class LocalWorkspace:
             log.error("%s", error)
 
     async def _prepare(self, spec: StartSpec) -> None:
+        """Files in their place, and what an IDE needs beside them; or a warm IDE that has it all."""
         async with self._lock:
             await self._end(OLD_GRACE)
+            self._save(called="")
+            await _unbroken(self.where.reunite)
             self._setup.isolation.check()
-            await _unbroken(self._take_uid)
+            self._spare = self._spares.take(spec) if self._spares else None
+            if self._spare is None:
+                await _unbroken(self._take_uid)
             self._save(volume=spec.volume)
             self.where.use_volume(spec.volume)
             if spec.volume:
                 await _unbroken(volume.mount, self.where, spec.volume, spec.device)
             if spec.restore:
                 self._show(step="restore")
-                await _unbroken(copies.restore, self.where, spec, self.saved.uid)
+                uid = self._spare.uid if self._spare else self.saved.uid
+                await _unbroken(copies.restore, self.where, spec, uid)
+            if self._spare is not None and await self._take_over(spec, self._spare):
+                return
+            await _unbroken(self._take_uid)
             await _unbroken(self.where.give_to, self.saved.uid)
+
+    async def _take_over(self, spec: StartSpec, spare: Spare) -> bool:
+        """Become the owner of a warm IDE. False when that cannot be: then the boot starts one of its own."""
+        if why := await spare.serves():
+            spare.broken = True
+        why = why or await _unbroken(spare.unsuited, self.where)
+        if why:
+            log.info("%s/%d starts an IDE of its own: %s", self.where.id, spec.epoch, why)
+            self._let_go()
+            return False
+        held = self.saved.uid
+        self._own(spec, spare)
+        try:
+            await _unbroken(spare.give, self.where, held, self._setup.isolation)
+        except OSError as error:
+            log.warning("%s/%d: its warm IDE is of no use: %s", self.where.id, spec.epoch, error)
+            await self._end(0)
+            self._save(called="", secret=spec.secret)
+            await _unbroken(self.where.reunite)
+            self.spec = spec
+            return False
+        return True
+
+    def _own(self, spec: StartSpec, spare: Spare) -> None:
+        """From here on whatever ends this workspace ends that IDE."""
+        secret, process = spare.ide.secret, spare.ide.process
+        self._never_ran = False
+        self._spare, self._ide = None, spare.ide.moved(self.where)
+        self.spec = replace(spec, secret=secret, upstream_header=spare.header)
+        self._save(
+            called=spare.where.id,
+            pid=process.pid,
+            started=spare.ide.started,
+            uid=spare.uid,
+            secret=secret,
+        )
+
+    def _let_go(self) -> None:
+        if self._spare is not None and self._spares is not None:
+            self._spares.give_back(self._spare)
+        self._spare = None
 
     def _take_uid(self) -> None:
         uid = 0
@@ -194,9 +266,12 @@ class LocalWorkspace:
         self._save(uid=uid)
 
     async def _serve(self, spec: StartSpec) -> Ide:
-        """Launch it and wait until it is ready, with another port if somebody took ours."""
+        """Launch it and wait until it is ready, with another port if somebody took ours. A warm one is."""
+        if self._ide is not None:
+            return self._ide
         for left in reversed(range(PORTS_TRIED)):
             setup, uid = self._setup, self.saved.uid
+            self._never_ran = False
             self._show(step="ide")
             ide = await launch(spec, self.where, uid, setup.isolation, setup.machine_id, setup.host)
             self._ide = ide
@@ -210,6 +285,9 @@ class LocalWorkspace:
         raise AssertionError("unreachable")
 
     async def _end(self, grace: float) -> None:
+        self._let_go()
+        if self._never_ran:  # to look through all processes takes longer than the rest of it
+            return
         await end(self.owner, grace)
         if self._ide is not None:
             await self._ide.process.wait()
@@ -237,8 +315,8 @@ class LocalWorkspace:
         self._changed()
 
     def _save(self, **changes: Any) -> None:
-        self.saved = replace(self.saved, **changes)
-        if self.removed:
+        before, self.saved = self.saved, replace(self.saved, **changes)
+        if self.removed or self.saved == before:
             return
         try:
             self.where.save(self.saved)
@@ -250,7 +328,8 @@ class LocalWorkspace:
 def owner_of(where: WorkspaceDir, saved: Saved) -> Owner:
     # A uid that somebody else holds by now (/run was emptied) tells nothing about us.
     uid = saved.uid if uids.holds(where.path, saved.uid) else 0
-    return Owner(where.id, where.home, uid, saved.pid, saved.started)
+    warm = WorkspaceDir(where.machine, saved.called, "warm") if saved.called else where
+    return Owner(where.id, warm.home, uid, saved.pid, saved.started, saved.called)
 
 
 def load(where: WorkspaceDir) -> Saved:

@@ -198,10 +198,12 @@ class LocalPool:
     async def _end_workspaces(self, machine_id: str) -> None:
         """What an agent that was killed left behind; nothing after an orderly end."""
         directory = self._machines / machine_id
-        for state in sorted((directory / "workspaces").glob("*/state.json")):
-            where = WorkspaceDir(directory, state.parent.name)
+        kept = [(path, "workspaces") for path in (directory / "workspaces").glob("*")]
+        kept += [(path, "warm") for path in (directory / "warm").glob("*") if not path.is_symlink()]
+        for path, folder in sorted(kept):
+            where = WorkspaceDir(directory, path.name, folder)
             saved = load(where)
-            if saved.status in OCCUPYING:
+            if saved.status in OCCUPYING or folder == "warm":
                 try:
                     await end(owner_of(where, saved), 0)
                 except StillRunning as error:

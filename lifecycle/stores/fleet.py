@@ -169,6 +169,7 @@ class RedisFleet:
             "memoryBytes", report.memory_bytes,
             "memoryTotalBytes", report.memory_total_bytes,
             "diskFreeBytes", report.disk_free_bytes,
+            "warm", report.warm,
         )  # fmt: skip
 
     async def decided(
@@ -205,6 +206,7 @@ def machine_from(
         memory_bytes=int(row.get("memoryBytes", 0)),
         memory_total_bytes=int(row.get("memoryTotalBytes", 0)),
         disk_free_bytes=int(row.get("diskFreeBytes", 0)),
+        warm=int(row.get("warm", 0)),
         occupied=occupied,
         holds_files=holds_files,
         reason=row.get("reason", ""),

@@ -238,11 +238,13 @@ class RedisStore:
         known_epoch: int | None = None,
         waited: bool = False,
         unless_connected: bool = False,
+        tell: Mapping[str, str] | None = None,
     ) -> Workspace:
         """Compare-and-set on what `workspace` says of status and epoch. place: take a slot of that
         machine and count the epoch up, beyond known_epoch. unless_seen: kind of signal → not when one
         came later; unless_extended_ms: nor when it is extended beyond that. unless_connected: nor while a
-        session of it is open. waited: there was no slot for it before. Raises Conflict."""
+        session of it is open. waited: there was no slot for it before. tell: more fields of the event.
+        Raises Conflict."""
         path = (workspace.status, *chain, to)
         for old, new in pairwise(path):
             check_transition(old, new)
@@ -256,6 +258,8 @@ class RedisStore:
             options |= {"place": place, "bump": known_epoch or 0, "waited": waited}
         if unless_connected:
             options["unlessConnected"] = True
+        if tell:
+            options["tell"] = dict(tell)
         outcome, status, stamp = await self._scripts.run(
             scripts.CHANGE, workspace.id, to, json.dumps(options)
         )

@@ -34,6 +34,7 @@ IDE_FLAGS = (
     "--workspace-ready-path", "/",
     "--workspace-upstream-header", "X-IDE-Secret: {secret}",
     "--workspace-user", "shared",
+    "--warm-workspaces", "0",  # the processes of a test are those that it starts
 )  # fmt: skip
 START_TIMEOUT = 30.0
 

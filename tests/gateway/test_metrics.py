@@ -16,7 +16,7 @@ EXPECTED = {
     "heartbeat_flush_seconds", "redis_up", "lease_held", "scaler_desired_machines",
     "scaler_observed_machines", "scaler_live_users", "info",
     "queue_wait_seconds", "due_workspaces", "due_deliveries", "cost_per_hour",
-    "connections_refused_total",
+    "connections_refused_total", "boots_total",
 }  # fmt: skip
 
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lifecycle.agent.contract import Manifest, Report, SnapshotSpec, StartSpec, WorkspaceReport
+from lifecycle.agent.contract import (
+    Manifest,
+    Report,
+    SnapshotSpec,
+    StartSpec,
+    WarmSpec,
+    WorkspaceReport,
+)
 from lifecycle.agent.workspace import ORIGIN
 from lifecycle.agents import AgentRefused, AgentUnreachable
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
@@ -94,6 +101,7 @@ class FakeAgent:
         self.rows = disk.rows
         self.version = 1
         self._changed = asyncio.Event()
+        self.warm_spec = WarmSpec()
 
     def change(self, row: WorkspaceReport) -> None:
         self.rows[row.workspace_id] = row
@@ -109,7 +117,10 @@ class FakeAgent:
 
     def report(self) -> Report:
         rows = tuple(self.rows.values())
-        return Report(self.machine_id, "boot", self.version, self.slots, workspaces=rows)
+        told = self.warm_spec.name()
+        return Report(
+            self.machine_id, "boot", self.version, self.slots, warm_spec=told, workspaces=rows
+        )
 
     async def status(self, since: int, wait: float) -> Report:
         deadline = asyncio.get_running_loop().time() + wait
@@ -323,6 +334,13 @@ class FakePool:
     async def remove(self, machine: Machine, workspace_id: str, epoch: int) -> None:
         await self._call("remove", machine, workspace_id, epoch)
 
+    async def warm(self, machine: Machine, spec: WarmSpec) -> None:
+        await self._pass("before", ("warm", machine.id, ""))
+        self.calls.append(("warm", machine.id, ""))
+        agent = self._reach(machine)
+        agent.warm_spec = spec
+        agent.bump()
+
     async def _call(self, verb: str, machine: Machine, workspace_id: str, *args: Any) -> Any:
         call = (verb, machine.id, workspace_id)
         await self._pass("before", call)
@@ -366,4 +384,4 @@ class FakeAgents:
     def __init__(self, pool: FakePool) -> None:
         self.status, self.stop = pool.status, pool.stop_workspace
         self.snapshot, self.remove = pool.snapshot, pool.remove
-        self.start = pool.start_workspace
+        self.start, self.warm = pool.start_workspace, pool.warm

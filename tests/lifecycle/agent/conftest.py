@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from lifecycle.agent import uids
-from lifecycle.agent.contract import StartSpec, WorkspaceReport
+from lifecycle.agent.contract import Report, StartSpec, WarmSpec, WorkspaceReport
 from lifecycle.agent.processes import end, started_at
 from lifecycle.agent.workspace import WorkspaceDir, load, owner_of
 from lifecycle.agents import Agents
@@ -106,11 +106,15 @@ class LiveAgent:
                 self.process.wait(15)
             except subprocess.TimeoutExpired:
                 self.kill()
-        for state in (self.directory / "workspaces").glob("*/state.json"):
-            where = WorkspaceDir(self.directory, state.parent.name)
+        for state in (*self.directory.glob("workspaces/*/state.json"), *self._warm_states()):
+            where = WorkspaceDir(self.directory, state.parent.name, state.parent.parent.name)
             saved = load(where)
             await end(owner_of(where, saved), 0)
             uids.release(where.path, saved.uid)
+
+    def _warm_states(self) -> list[Path]:
+        found = self.directory.glob("warm/*/state.json")
+        return [each for each in found if not each.parent.is_symlink()]
 
     async def start(self, workspace: str = "demo", epoch: int = 1, **changes: Any) -> Any:
         """Start it and wait until it runs or has failed."""
@@ -131,6 +135,19 @@ class LiveAgent:
         report = await self.agents.status(self.machine)
         return next((row for row in report.workspaces if row.workspace_id == workspace), None)
 
+    async def keeps(self, count: int, **changes: Any) -> Report:
+        """Tell it to keep warm ones, and wait until they are ready."""
+        usual = WarmSpec(count, ECHO_IDE, "/", 20, "Authorization: token {secret}", ("started/*",))
+        await self.agents.warm(self.machine, replace(usual, **changes))
+        return await self.has_warm(count)
+
+    async def has_warm(self, count: int) -> Report:
+        async def there() -> Report | None:
+            report = await self.agents.status(self.machine)
+            return report if report.warm == count else None
+
+        return await self.until(there, timeout=25, what=f"{count} warm")
+
     async def stop(self, workspace: str = "demo", epoch: int = 1, grace: float = 3) -> Any:
         return await self.agents.stop(self.machine, workspace, epoch, grace)
 
@@ -139,7 +156,7 @@ class LiveAgent:
         row = await self.row(workspace)
         assert row is not None
         assert row.status == "running", row
-        headers = {"Authorization": f"token {SECRET}"}
+        headers = {"Authorization": f"token {row.secret}"}
         async with aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{row.port}/{call}"
             async with session.get(url, params=words, headers=headers) as answer:
@@ -151,11 +168,20 @@ class LiveAgent:
 
     def marked(self, workspace: str = "demo") -> list[int]:
         """Pids that run with the workspace's mark in their environment."""
+        where = WorkspaceDir(self.directory, workspace)
+        return self._marked(owner_of(where, load(where)).home)
+
+    def warm_ones(self) -> list[int]:
+        """Pids of warm IDEs that are nobody's."""
+        kept = [each for each in self.directory.glob("warm/*") if not each.is_symlink()]
+        return [pid for each in kept for pid in self._marked(each / "home")]
+
+    def _marked(self, home: Path) -> list[int]:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 environment = process.environ()
-                mine = environment.get("IDE_GATEWAY_HOME") == str(self.home(workspace))
+                mine = environment.get("IDE_GATEWAY_HOME") == str(home)
                 if mine and started_at(process.pid):
                     found.append(process.pid)
         return found

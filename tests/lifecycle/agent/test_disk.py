@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -123,3 +124,40 @@ def test_no_uid_is_left(tmp_path: Path, claims: Path, monkeypatch) -> None:
     uids.claim(_place(tmp_path, "one"), 0, 7000)
     with pytest.raises(BootFailed, match="uids from 7000 are taken"):
         uids.claim(_place(tmp_path, "two"), 0, 7000)
+
+
+@pytest.mark.parametrize("renames", range(8))
+def test_files_that_move_in_with_a_warm_ide_are_never_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """However many of its renames come to pass before it breaks off."""
+    where, warm = WorkspaceDir(tmp_path, "demo"), WorkspaceDir(tmp_path, "warm-1", "warm")
+    for each in (where, warm):
+        each.make()
+        each.give_to(0)
+        each.log.touch()
+    files = {"notes.txt": "mine", ".config/ide": "mine", "both": "mine"}
+    for name, text in files.items():
+        (where.home / name).parent.mkdir(exist_ok=True)
+        (where.home / name).write_text(text)
+    (warm.home / "both").mkdir()
+    (warm.home / ".config").mkdir()
+    (warm.home / "its own").touch()
+    inode = warm.home.stat().st_ino
+    left, rename = [renames], os.rename
+
+    def renamed(old: object, new: object) -> None:
+        if left[0] == 0:
+            raise OSError("broke off")
+        left[0] -= 1
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    with contextlib.suppress(OSError):
+        where.move_in(warm, 0)
+    monkeypatch.setattr(os, "rename", rename)
+    where.reunite()
+    where.give_to(0)
+    assert {name: (where.home / name).read_text() for name in files} == files
+    assert (where.home.stat().st_ino == inode) == (renames > 2)
+    assert not (where.path / "home.moving").exists()
