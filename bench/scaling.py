@@ -30,21 +30,23 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 PICTURES = PAGE.with_name("scaling")
 LARGE, SMALL = "diurnal:users=1500", "diurnal:users=50"
 CURVES: dict[str, tuple[float | None, ...]] = {
-    "moving": (0.05, 0.01, 0.002, 0.001),
-    "promise": (0.05, 0.01, 0.002, 0.001),
+    "moving": (0.05, 0.01, 0.001),
+    "promise": (0.05, 0.01, 0.001),
     "ceil": (None,),
-    "ceil+p": (0.03, 0.06, 0.1),
-    "agones": (0.03, 0.06, 0.1),
-    "kpa": (0.95, 0.9, 0.8),
-    "hpa": (0.95, 0.9, 0.8),
+    "ceil+p": (0.03, 0.07),
+    "agones": (0.03, 0.07),
+    "kpa": (0.95, 0.85),
+    "hpa": (0.95, 0.85),
+    "fixed": (720, 780),
 }
 SMALL_CURVES: dict[str, tuple[float | None, ...]] = CURVES | {
-    "moving": (0.05, 0.02, 0.005, 0.001),
-    "promise": (0.05, 0.02, 0.005, 0.001),
-    "ceil+p": (0.05, 0.1, 0.2),
-    "agones": (0.05, 0.1, 0.2),
-    "kpa": (0.93, 0.85, 0.7),
-    "hpa": (0.93, 0.85, 0.7),
+    "moving": (0.05, 0.02, 0.005),
+    "promise": (0.05, 0.02, 0.005),
+    "ceil+p": (0.07, 0.2),
+    "agones": (0.07, 0.2),
+    "kpa": (0.9, 0.75),
+    "hpa": (0.9, 0.75),
+    "fixed": (26, 30),
 }
 BUCKET = Cloud(burst=1000, rate=2.0)
 FAULTS = Cloud(
@@ -128,7 +130,7 @@ def curves(
     seeds: int, jobs: int, spec: str, figures: dict[str, tuple[float | None, ...]], name: str
 ) -> str:
     rows = simulated(grid(spec, figures, seeds, Cloud(), Settings()), jobs)
-    chosen = [row for row in rows if row.figure in (0.001, 0.1, 0.8, 0.7, None)]
+    chosen = [row for row in rows if row.figure in (0.001, 0.005, 0.07, 0.85, 0.75, 780, 30, None)]
     one_each = list({row.policy: row for row in chosen}.values())
     draw(rows, one_each, Settings().slots, PICTURES / name)
     title = f"`{spec}`, {seeds} seeds, boots of 60 s, idle timeout of an hour:"
