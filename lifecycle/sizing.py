@@ -101,8 +101,9 @@ class Sizing:
         facts = self._facts(census, machines, {*returning, *(w.machine_id for w in queue)})
         decision, memory = scaler.scale(facts, self._rule, memory, now)
         self._memory, self._flow = memory, census.flow
-        settled = memory.at - memory.since >= self._rule.settle and not memory.demand.panics
-        self.spare = decision.spare if settled else 0
+        rush = decision.need is not None and decision.need.panic
+        settled = memory.at - memory.since >= self._rule.settle
+        self.spare = decision.spare if settled and not rush else 0
         short = shortage(queue, machines, t.slots)
         decision = where_volumes_wait(decision, short, t.max_machines - len(machines))
         await self._fleet.decided(decision.to_json(), asdict(memory), asdict(census.flow))
