@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import boots, build, classifier, peers, plot, report, sweep
+from bench import boots, build, classifier, peers, plot, report, scaler, sweep
 from bench.facts import facts, listed
 from bench.measures import PARTS, Samples, Scale
 from bench.stage import Stage
 
 LIMIT = 2400  # seconds for everything
-OTHERS = ("boot", "sweep", "classifier")  # without those peers
+OTHERS = ("boot", "sweep", "classifier", "scaler")  # without those peers
 FULL, QUICK = Scale(), Scale(rounds=1, seconds=0.3, idle=500)
 
 
@@ -46,6 +46,14 @@ def sweep_text(found: dict[int, dict[str, float]]) -> str:
     return report.table(f"One look at {sweep.WORKSPACES:,} running workspaces:", columns, rows)
 
 
+def scaler_text(found: dict[str, dict[str, list[float]]]) -> str:
+    rows = (
+        (name, *(report.spread(each[part], 1) for part in ("scale", "place")))
+        for name, each in found.items()
+    )
+    return report.table("One decision about the pool, ms of CPU:", ("", "scale", "place"), rows)
+
+
 def run(wanted: list[str], scale: Scale, results: dict[str, Any]) -> dict[str, str]:
     """Part → its text; what was measured into `results`."""
     texts: dict[str, str] = {}
@@ -67,6 +75,9 @@ def run(wanted: list[str], scale: Scale, results: dict[str, Any]) -> dict[str, s
         results["classifier"] = found = classifier.measure()
         title = "Telling a person from a keep-alive:"
         texts["classifier"] = report.table(title, classifier.COLUMNS, classifier.rows(found))
+    if "scaler" in wanted:
+        results["scaler"] = scaler.measure()
+        texts["scaler"] = scaler_text(results["scaler"])
     print(*(texts[part] for part in OTHERS if part in texts), sep="\n", flush=True)
     return texts
 

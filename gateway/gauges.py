@@ -73,7 +73,7 @@ class Gauges:
         self._metrics.lease_held.set(1 if self._leads() else 0)
         decision = await self._fleet.pool_decision()
         if decision:
-            self._metrics.scaled(decision["want"], decision["have"], decision["users"])
+            self._metrics.scaled(decision)
 
 
 def _remember(since: OrderedDict[str, int], workspace: str, at_ms: int) -> None:

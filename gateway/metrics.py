@@ -7,6 +7,7 @@ answers for itself; what is counted from Redis (workspaces, machines, queue) is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -91,6 +92,17 @@ class Metrics:
         self.scaler_desired = self._gauge("scaler_desired_machines", "Machines the scaler wants.")
         self.scaler_observed = self._gauge("scaler_observed_machines", "Machines it counts on.")
         self.scaler_users = self._gauge("scaler_live_users", "Live users it saw.")
+        self.scaler_free = self._gauge("scaler_free_slots", "Slots it wants free.")
+        self.scaler_lead = self._gauge(
+            "scaler_lead_seconds", "What it expects a machine to take until it is ready."
+        )
+        self.scaler_promised = self._gauge(
+            "scaler_promised_waits_ratio", "Share of those who come that may find no free slot."
+        )
+        self.scaler_waits = self._gauge(
+            "scaler_waits_ratio", "Share of those who came of late that found none."
+        )
+        self.scaler_rush = self._gauge("scaler_rush", "1 while more come than usual.")
         for status in WorkspaceStatus:
             self.workspaces.labels(status).set(0)
         for machine_status in MachineStatus:
@@ -141,11 +153,18 @@ class Metrics:
         for status in MachineStatus:
             self.machines.labels(status).set(by_status.get(status, 0))
 
-    def scaled(self, desired: int, observed: int, live_users: int) -> None:
-        """The scaler's last decision, in machines."""
-        self.scaler_desired.set(desired)
-        self.scaler_observed.set(observed)
-        self.scaler_users.set(live_users)
+    def scaled(self, decision: Mapping[str, Any]) -> None:
+        """The scaler's last decision, as it was written down."""
+        self.scaler_desired.set(decision["want"])
+        self.scaler_observed.set(decision["have"])
+        self.scaler_users.set(decision["users"])
+        need, memory = decision.get("need") or {}, decision.get("memory") or {}
+        self.scaler_free.set(max(decision.get("warm_slots", 0), need.get("free", 0)))
+        self.scaler_lead.set(need.get("lead_time", 0.0))
+        self.scaler_promised.set(need.get("probability", 0.0))
+        came = memory.get("came", 0.0)
+        self.scaler_waits.set(memory.get("waited", 0.0) / came if came else 0.0)
+        self.scaler_rush.set(bool(need.get("panic")))
 
     def render(self) -> bytes:
         """Prometheus text, CONTENT_TYPE."""

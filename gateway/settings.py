@@ -177,7 +177,7 @@ class Settings(BaseModel):
         "local", description="What adds machines; local: agent processes on this host."
     )
     slots: int = _count(5, "Workspaces per machine; 1 makes machines dedicated")
-    warm_slots: int = _count(1, "Slots kept free ahead of demand", least=0)
+    warm_slots: int = _count(1, "Slots kept free at least, however few come", least=0)
     wait_probability: float = Field(
         0.01,
         description="Share of those who come that may find no free slot; 0: --warm-slots are kept and no"

@@ -320,7 +320,8 @@ def _need_over(lead_time: float, facts: Facts, rule: Rule, memory: Memory) -> Ne
     wanted = -(-(facts.users + max(rule.warm_slots, free + held)) // rule.slots)
     machines = max(0, min(rule.max_machines, wanted))
     return Need(
-        machines, free, held, lead_time, told.up, told.down, told.spread, memory.demand.panics,
+        machines, free, held, lead_time, told.up, told.down, told.spread,
+        bool(promised) and memory.demand.panics,  # without a promise nobody asks how many come
         promised, risk, kept, wanted > rule.max_machines, tuple(peaks),
     )  # fmt: skip
 
@@ -365,7 +366,7 @@ def _decide(
     drain: tuple[str, ...] = ()
     park: tuple[str, ...] = ()
     standby = min(rule.standby, max(0, want + fleet.reserve - least)) if rule.standby else 0
-    if not memory.demand.panics and memory.at - memory.since >= rule.settle:
+    if not need.panic and memory.at - memory.since >= rule.settle:
         before = now_ms - rule.scale_in_delay * 1000
         empty = [m for m in fleet.empty if m.empty_since_ms <= before]
         # Least to move first, then the youngest: old machines have proved themselves.

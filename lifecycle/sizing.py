@@ -32,6 +32,7 @@ LAUNCHING = "pool/launch"  # the errands' key
 REPEAT_PAUSE = 10.0  # seconds until launches that were not seen are told again
 NO_CAPACITY_PAUSE = 10.0  # seconds until a pool that has nothing to give is asked again
 AT_ONCE = 1000  # machines of one decision: what EC2 grants at once
+TELL = 60.0  # seconds between two lines in the log about what is only wanted
 TIMED = 30.0  # seconds until it is read again how long machines take
 
 
@@ -57,6 +58,7 @@ class Sizing:
         self._token_of, self._revive = token_of, revive
         self._rule, self._peaks = rule_of(times, parks), peaks
         self._last: Decision | None = None
+        self._told_at = float("-inf")
         self._memory: Memory | None = None
         self._flow: Flow | None = None
         self._took: tuple[Sequence[float], Sequence[float]] = ((), ())
@@ -99,8 +101,9 @@ class Sizing:
         facts = self._facts(census, machines, {*returning, *(w.machine_id for w in queue)})
         decision, memory = scaler.scale(facts, self._rule, memory, now)
         self._memory, self._flow = memory, census.flow
-        settled = memory.at - memory.since >= self._rule.settle and not memory.demand.panics
-        self.spare = decision.spare if settled else 0
+        rush = decision.need is not None and decision.need.panic
+        settled = memory.at - memory.since >= self._rule.settle
+        self.spare = decision.spare if settled and not rush else 0
         short = shortage(queue, machines, t.slots)
         decision = where_volumes_wait(decision, short, t.max_machines - len(machines))
         await self._fleet.decided(decision.to_json(), asdict(memory), asdict(census.flow))
@@ -200,9 +203,14 @@ class Sizing:
         self._errands.run(LAUNCHING, lambda: self._tell_pool(launches))
 
     def _tell(self, decision: Decision) -> None:
-        last, self._last = self._last, decision
-        if last is None or (last.want, last.have) != (decision.want, decision.have):
-            log.info("pool.scaled", want=decision.want, have=decision.have, why=decision.reason)
+        """What is wanted moves with every forecast: what is done about it is told, and the rest now and then."""
+        last, at = self._last, asyncio.get_running_loop().time()
+        d = decision
+        if last is not None and (last.want, last.have) == (d.want, d.have):
+            return
+        if d.launch or d.undrain or d.revive or d.drain or d.park or at >= self._told_at + TELL:
+            self._last, self._told_at = d, at
+            log.info("pool.scaled", want=d.want, have=d.have, why=d.reason)
 
     async def _launch(self, count: int, newest: int, zones: Sequence[str]) -> int:
         """Write each intent down, then ask the pool; of how many. An answer that is lost is found by

@@ -114,19 +114,33 @@ function heldFor(peaks) {
   return each.length ? `Held for ${each.join("; ")}` : "";
 }
 
-/** Words of the scaler's record that are no sentence: its inputs, what it reckoned, and what it decided. */
-function drawScaler({ need, ...scaler }) {
+const isRecord = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+const worded = (name) => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+
+function shown(value) {
+  if (Array.isArray(value)) return value.join(", ") || "none";
+  return typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
+}
+
+/** Who waited, of those who came, beside what is promised. */
+function promiseKept({ promise, need }) {
+  if (!promise?.came || !need?.probability) return "";
+  const percent = (share) => `${Number((share * 100).toPrecision(2))} %`;
+  const who = `${Math.round(promise.waited)} of the last ${Math.round(promise.came)} who came`;
+  return `${who} found no free slot: ${percent(promise.share)}; promised are ${percent(need.probability)} at most.`;
+}
+
+/** Words of the scaler's record that are no sentence: its inputs, and what it decided. */
+function drawScaler({ need, ...decided }) {
   const { peaks = [], ...reckoned } = need ?? {};
+  const scaler = need ? { ...decided, need: reckoned } : decided;
   write(part("scaler-reason"), scaler.reason ?? "It has not decided yet.");
   write(part("scaler-peaks"), heldFor(peaks));
-  const told = Object.entries({ ...scaler, ...reckoned })
-    .filter(([name, value]) => !["reason", "at"].includes(name) && (typeof value !== "object" || Array.isArray(value)));
-  const rows = told.map(([name, value]) => {
-    const words = name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
-    const isLong = typeof value === "number" && !Number.isInteger(value);
-    const text = String(isLong ? Number(value.toPrecision(3)) : value);
-    return [words, Array.isArray(value) ? value.join(", ") || "none" : text];
-  });
+  write(part("scaler-promise"), promiseKept(scaler));
+  const told = Object.entries(scaler).filter(([name]) => !["reason", "at", "since", "window", "peaks"].includes(name));
+  const rows = told.flatMap(([name, value]) => isRecord(value)
+    ? Object.entries(value).map(([inner, each]) => [`${worded(name)}: ${worded(inner)}`, shown(each)])
+    : [[worded(name), shown(value)]]);
   const known = JSON.stringify(rows);
   if (part("scaler").dataset.known === known) return;
   part("scaler").dataset.known = known;

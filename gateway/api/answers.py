@@ -142,7 +142,8 @@ class Empty(Answer):
 
 
 class PoolAnswer(BaseModel):
-    """The scaler's last decision with its inputs, as it wrote them down; empty before the first."""
+    """The scaler's last decision with its inputs, as it wrote them down; empty before the first. need: what was
+    reckoned; rates, promise, pace, window: what it remembers."""
 
     model_config = ConfigDict(extra="allow")
 

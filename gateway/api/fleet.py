@@ -22,8 +22,34 @@ async def pool(call: Call) -> Reply:
 
 
 def decision_answer(decision: Mapping[str, Any]) -> PoolAnswer:
-    """The scaler's own names, as the API spells names."""
-    return PoolAnswer.model_validate(_spelled(decision))
+    """The scaler's own names, as the API spells names; of what it remembers what its decision is made of."""
+    told = {name: value for name, value in decision.items() if name not in ("memory", "flow")}
+    memory = decision.get("memory")
+    if isinstance(memory, Mapping):
+        told |= _remembered(memory)
+    return PoolAnswer.model_validate(_spelled(told))
+
+
+def _remembered(memory: Mapping[str, Any]) -> dict[str, Any]:
+    """rates: people a second, over the last 20 s, two minutes and quarter of an hour. promise: of those who came,
+    fading, so many waited. window: what was wanted of late, and nothing later exceeded."""
+    demand = memory.get("demand") or {}
+    came, waited = memory.get("came", 0.0), memory.get("waited", 0.0)
+    return {
+        "since_ms": int(memory.get("since", 0.0) * 1000),
+        "rates": {name: demand.get(name) for name in ("fast", "slow", "long", "leaving")},
+        "promise": {
+            "came": came,
+            "waited": waited,
+            "share": waited / came if came else 0.0,
+            "credit": memory.get("credit"),
+        },
+        "pace": {name: memory.get(name) for name in ("tokens", "burst", "given")},
+        "window": [
+            {"at_ms": int(at * 1000), "machines": machines}
+            for at, machines in memory.get("wanted", ())
+        ],
+    }
 
 
 async def me(call: Call) -> Reply:
@@ -33,7 +59,7 @@ async def me(call: Call) -> Reply:
 def _spelled(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_camel(name): _spelled(each) for name, each in value.items()}
-    return [_spelled(each) for each in value] if isinstance(value, list) else value
+    return [_spelled(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _camel(name: str) -> str:

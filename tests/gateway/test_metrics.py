@@ -14,7 +14,8 @@ EXPECTED = {
     "machines", "queue_length", "boot_seconds", "idle_stops_total", "snapshots_total",
     "relay_up_bytes_total", "relay_down_bytes_total", "proxy_requests_total",
     "heartbeat_flush_seconds", "redis_up", "lease_held", "scaler_desired_machines",
-    "scaler_observed_machines", "scaler_live_users", "info",
+    "scaler_observed_machines", "scaler_live_users", "scaler_free_slots", "scaler_lead_seconds",
+    "scaler_promised_waits_ratio", "scaler_waits_ratio", "scaler_rush", "info",
     "queue_wait_seconds", "due_workspaces", "due_deliveries", "cost_per_hour",
     "connections_refused_total", "boots_total",
 }  # fmt: skip
@@ -85,7 +86,11 @@ def test_what_else_is_told(metrics: Metrics) -> None:
     metrics.proxied(404)
     metrics.proxied(999)
     metrics.snapshot_taken(ok=False)
-    metrics.scaled(desired=3, observed=2, live_users=11)
+    need = {"free": 4, "lead_time": 60.0, "probability": 0.01, "panic": True}
+    metrics.scaled(
+        {"want": 3, "have": 2, "users": 11, "warm_slots": 1, "need": need}
+        | {"memory": {"came": 50.0, "waited": 1.0}}
+    )
     metrics.boot_seconds.observe(4)
     assert value(metrics, "relay_up_bytes_total") == 11
     assert value(metrics, "relay_down_bytes_total") == 202
@@ -95,6 +100,11 @@ def test_what_else_is_told(metrics: Metrics) -> None:
     assert value(metrics, "scaler_desired_machines") == 3
     assert value(metrics, "scaler_observed_machines") == 2
     assert value(metrics, "scaler_live_users") == 11
+    assert value(metrics, "scaler_free_slots") == 4
+    assert value(metrics, "scaler_lead_seconds") == 60
+    assert value(metrics, "scaler_promised_waits_ratio") == 0.01
+    assert value(metrics, "scaler_waits_ratio") == 0.02
+    assert value(metrics, "scaler_rush") == 1
     assert value(metrics, "boot_seconds_bucket", le="5.0") == 1
     assert value(metrics, "boot_seconds_bucket", le="3.0") == 0
 

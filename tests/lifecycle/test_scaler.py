@@ -343,9 +343,15 @@ def test_standby_machines_bridge_what_a_new_one_takes_longer() -> None:
     stopped = [replace(m, status=M.STOPPED) if m.reason else m for m in asleep]
     calm = line.turn(10, stopped, boots=boots, starts=starts)
     assert (calm.revive, calm.launch) == ((), 0)
-    more = line.turn(24, stopped, boots=boots, starts=starts)
-    assert more.revive, "what cannot wait for a new one"
-    assert more.launch, "and new ones in their place"
+    more = line.turn(47, stopped, boots=boots, starts=starts)
+    assert more.revive == ("m-2",), "what cannot wait for a new one"
+    begun = int(line.now * 1000)
+    started = [
+        replace(m, status=M.LAUNCHING, status_since_ms=begun) if m.id == "m-2" else m
+        for m in stopped
+    ]
+    follows = line.turn(47, started, boots=boots, starts=starts)
+    assert (follows.revive, follows.launch) == ((), 1), "a new one in its place"
 
 
 def test_launches_go_at_the_pace_that_is_granted() -> None:

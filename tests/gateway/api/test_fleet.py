@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
+
+import pytest
+
+from lifecycle.scaler import Facts, Rule, begin, scale
 
 
 async def test_machines_without_their_secrets(alone: Any) -> None:
@@ -27,6 +32,27 @@ async def test_the_pool_tells_its_last_decision_with_its_inputs(alone: Any) -> N
         "drain": ["m-1"],
         "peaks": [],
     }
+
+
+async def test_the_pool_tells_what_was_reckoned_and_remembered(alone: Any) -> None:
+    rule = Rule(wait_probability=0.01, burst=10, rate=1.0)
+    memory = begin(1_000_000, rule)
+    for second in (2, 4):
+        now = 1_000_000 + second * 1000
+        decision, memory = scale(Facts(3, [], arrivals=3, waits=1), rule, memory, now)
+    flow = {"arrivals": 6, "departures": 0, "waits": 2}
+    alone.fleet.decision = decision.to_json() | {"memory": asdict(memory), "flow": flow}
+    told = (await alone.call("GET", "/api/pool")).json
+    assert told["need"]["leadTime"] == 60.0
+    assert told["need"]["probability"] == 0.01
+    assert told["promise"] == {
+        "came": 6, "waited": 2, "share": pytest.approx(1 / 3), "credit": memory.credit
+    }  # fmt: skip
+    assert told["rates"]["slow"] == memory.demand.slow
+    assert told["pace"]["burst"] == 10
+    assert told["window"][-1] == {"at": 1_004_000, "machines": decision.want}
+    assert (told["since"], told["reason"]) == (1_000_000, decision.reason)
+    assert {"memory", "flow"}.isdisjoint(told)
 
 
 async def test_an_operator_drains_a_machine(alone: Any) -> None:
