@@ -104,6 +104,10 @@ def flags(command: Command) -> Command:
           for flag, text in SETTINGS.items()),
         click.option("--peak", "peaks", metavar="TIME=USERS", multiple=True,
                      help="Declare that so many come on top then, as in 09:00=3000."),
+        click.option("--plans", metavar="FILE", help="Plans as for serve: the default one's policy and quotas hold."),
+        click.option("--prices", metavar="FILE", help="Prices as for serve: what usage is billed at."),
+        click.option("--no-capacity", "refusals", metavar="FROM-TO", multiple=True,
+                     help="The cloud has no machines to give in that time, as in 08:20-08:50."),
         *(_option(flag, metavar, text, getattr(cloud, name)) for flag, (name, metavar, text) in CLOUD.items()),
         click.option("--seeds", type=Number(1, 1000, whole=True), metavar="COUNT", default=1, show_default=True,
                      help="Simulations of each, with other chance; more than one shows how sure figures are."),
@@ -129,7 +133,7 @@ def cloud_of(given: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def settings_of(given: dict[str, Any]) -> dict[str, float]:
+def settings_of(given: dict[str, Any]) -> dict[str, Any]:
     """Fields of Settings that were given; taken out of `given`."""
-    found = {name: given.pop(name) for name in SETTINGS}
+    found = {name: given.pop(name) for name in (*SETTINGS, "plans", "prices")}
     return {name: value for name, value in found.items() if value is not None}

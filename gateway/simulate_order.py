@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from gateway.exits import Exit
 from gateway.terminal import one_line
 from lifecycle.peaks import Peak
+from lifecycle.plans import PlanError
+from lifecycle.prices_file import read_prices
+from lifecycle.pricing import PricesError
+from lifecycle.simulation.policies import plan_of
 from lifecycle.simulation.records import Cloud, Workload
 from lifecycle.simulation.report import PROMISE
 from lifecycle.simulation.report import clock as shown
@@ -31,7 +36,8 @@ class Order:
     jobs: int = 1
     wait_probability: float | None = None
     cloud: Mapping[str, float] = field(default_factory=dict)
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    refusals: Sequence[str] = ()
     peaks: Sequence[str] = ()
     explain: str | None = None
     json_file: Path | None = None
@@ -53,7 +59,9 @@ def tasks_of(order: Order, simulator: Simulator) -> list[Task]:
             "--explain asks about one decision, --sweep makes many simulations", "leave one out"
         )
     explain = _clock("--explain", order.explain) if order.explain is not None else None
-    cloud, settings = Cloud(**_cloud(order)), Settings(**order.settings)  # type: ignore[arg-type]
+    refusals = tuple(_stretch(text) for text in order.refusals)
+    cloud = replace(Cloud(**_cloud(order)), refusals=refusals)  # type: ignore[arg-type]
+    settings = _settings(order)
     peaks = tuple(_peak(text) for text in order.peaks)
     return [
         Task(
@@ -160,6 +168,26 @@ def _cloud(order: Order) -> dict[str, float]:
             "their sum must be below 1",
         )
     return cloud
+
+
+def _settings(order: Order) -> Settings:
+    """With files that can be read. Raises Contradiction."""
+    settings = Settings(**order.settings)
+    for flag, read in (("--plans", plan_of), ("--prices", lambda s: read_prices(s.prices))):
+        try:
+            read(settings)
+        except (PlanError, PricesError) as error:
+            raise Contradiction(f"{flag} {one_line(str(error))}") from error
+    return settings
+
+
+def _stretch(text: str) -> tuple[float, float]:
+    """ "08:20-08:50" """
+    since, _, until = text.partition("-")
+    begins, ends = _clock("--no-capacity", since), _clock("--no-capacity", until)
+    if begins >= ends:
+        raise Contradiction(f"--no-capacity {text}: ends before it begins", "write FROM-TO")
+    return begins, ends
 
 
 def _peak(text: str) -> tuple[float, int]:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from heapq import heappop, heappush
 from math import inf
 from random import Random
@@ -27,7 +28,7 @@ from lifecycle.model import (
 )
 from lifecycle.placement import Place, place, takes_work
 from lifecycle.plans import Plan, Policy
-from lifecycle.pricing import Prices
+from lifecycle.pricing import Prices, shown
 from lifecycle.queueing import boost_ms
 from lifecycle.scaler import Decision, Facts, Memory, Rule
 from lifecycle.simulation.cloud import CloudModel
@@ -41,6 +42,7 @@ Decide = Callable[[Facts, Rule, Memory, int], tuple[Decision, Memory]]
 
 WARM = 1.0  # seconds; who has a slot sooner did not wait
 SAMPLE = 60.0  # seconds between two samples
+DAY_MS = 86_400_000
 PATIENCE = 86_400.0  # seconds beyond the last visit, at most, until everybody was served
 NO_CAPACITY_PAUSE = 10.0  # seconds until a cloud without capacity is asked again, as the loops do
 MOVE_EVERY = 10.0  # seconds between two looks for what can move
@@ -119,7 +121,8 @@ class _Day:
         self.violations: list[str] = []
         self.explained: list[dict[str, Any]] = []
         self.samples: list[Sample] = []
-        self.cost = 0.0
+        self.hours: dict[str, tuple[int, int, int]] = {}  # user → day, ms in it, ms in all
+        self.billed = Decimal(0)
 
     def run(self, progress: Callable[[float], None]) -> Account:
         began = time.perf_counter()
@@ -197,7 +200,7 @@ class _Day:
         if waits is not None:  # they are in the queue, or on the move
             self.asked[workspace.id] = (waits[0], max(waits[1], visit.seconds))
             return
-        if quota.used_up(self.trial.plan.quota, quota.Taken(self.now_ms)):
+        if self._used_up(workspace):
             self.counts["refused by quota"] += 1
             return
         self.asked[workspace.id] = (self.now, visit.seconds)
@@ -208,6 +211,32 @@ class _Day:
         if visit.priority != workspace.priority:
             _put(workspace, priority=visit.priority)
         self._enqueue(workspace)
+
+    def _used_up(self, workspace: Workspace) -> bool:
+        """Whether its user has no running hours left, as the plan counts them."""
+        bounds = self.trial.plan.quota
+        if not (bounds.hours_a_day or bounds.hours_a_month):
+            return False
+        day, day_ms, month_ms = self.hours.get(workspace.user_id, (0, 0, 0))
+        today = day_ms if day == self.now_ms // DAY_MS else 0
+        taken = quota.Taken(self.now_ms, day_ms=today, month_ms=month_ms)
+        return quota.used_up(bounds, taken)
+
+    def _meter(self, workspace: Workspace, machine: Machine) -> None:
+        """What it ran counts and costs."""
+        ran = self.now_ms - workspace.running_since_ms
+        day, day_ms, month_ms = self.hours.get(workspace.user_id, (0, 0, 0))
+        today = self.now_ms // DAY_MS
+        before = day_ms if day == today else 0
+        self.hours[workspace.user_id] = (
+            today,
+            before + min(ran, self.now_ms % DAY_MS),
+            month_ms + ran,
+        )
+        if self.trial.prices is not None:
+            since, kind = workspace.running_since_ms, machine.machine_class
+            piece = Piece(workspace.id, RUNNING, kind, 0, since, self.now_ms)
+            self.billed += self.trial.prices.cost([piece])
 
     def _enqueue(self, workspace: Workspace) -> None:
         self._turn(workspace, _W.QUEUED)
@@ -317,11 +346,7 @@ class _Day:
         if not machine.occupied:
             _put(machine, empty_since_ms=self.now_ms)
         self._list(machine)
-        if self.trial.prices is not None:
-            piece = Piece(
-                workspace.id, RUNNING, machine.machine_class, 0, workspace.running_since_ms, self.now_ms
-            )  # fmt: skip
-            self.cost += float(self.trial.prices.cost([piece]))
+        self._meter(workspace, machine)
         # Files leave with every stop: machines come and go.
         _put(workspace, machine_id="", epoch=workspace.epoch + 1)
         self.sessions.pop(workspace.id, None)
@@ -555,12 +580,13 @@ class _Day:
         hours = sums.machine_seconds / 3600
         stopped = self.cloud.stopped_seconds(self.now) / 3600
         cost = hours * self.cloud.about.price + stopped * self.cloud.about.price_stopped
+        counts: dict[str, float] = dict(self.counts)
         if self.trial.prices is not None:
-            self.counts["billed"] = round(self.cost * 100)
+            counts["billed"] = shown(self.billed)
         return Account(
             self.trial.name, self.trial.setting, self.workload.name, self.seed,
             sums.visits, sums.arrivals, sums.waits, hours, sums.bound_seconds / 3600,
-            sums.user_seconds / 3600, cost, sums.hours, self.samples, dict(self.counts),
+            sums.user_seconds / 3600, cost, sums.hours, self.samples, counts,
             self.violations, self.explained, seconds, sums.priorities(),
         )  # fmt: skip
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from lifecycle import scaler
 from lifecycle.plans import Plan, Policy
+from lifecycle.plans_file import read_plans
+from lifecycle.prices_file import read_prices
 from lifecycle.scaler import Rule
 from lifecycle.simulation import baselines
 from lifecycle.simulation.baselines import Want
@@ -47,13 +49,21 @@ class Sizer:
             self.decide(figure or 0.0),
             name,
             figure,
-            Plan("default", Policy(idle_timeout=settings.idle_timeout)),
+            plan_of(settings),
             settings.scale_interval,
             (settings.move_after or MOVE_AFTER)
             if name == MOVING
             else settings.move_after * (name in OURS),
             GIVEN_UP * cloud.boot,
+            read_prices(settings.prices),
         )
+
+
+def plan_of(settings: Settings) -> Plan:
+    """The default plan of the file, over the settings. Raises PlanError."""
+    return read_plans(
+        settings.plans, Plan("default", Policy(idle_timeout=settings.idle_timeout))
+    ).default
 
 
 def _like(make: Callable[[float], Want]) -> Callable[[float], Decide]:

@@ -76,8 +76,8 @@ class Account:
     slot. waits: seconds of those that had to wait for theirs for a second or more; the rest were served warm.
     machine_hours: from launch to end. bound_hours: the same had each moment's users been packed without a gap, with
     every arrival known ahead. hours: hour of the day → (arrivals, how many of them waited). cost: machines times price.
-    violations: promises of safety that were broken, in words. explained: the scaler's decisions near the moment that
-    was asked about. seconds: that the simulation took. priorities: priority → (arrivals, mean wait, longest wait)."""
+    counts: what else was counted; "billed" is what usage costs by the prices. violations: promises of safety that were
+    broken, in words. explained: the scaler's decisions near the moment that was asked about. seconds: that the simulation took. priorities: priority → (arrivals, mean wait, longest wait)."""
 
     policy: str
     setting: float | None
@@ -92,7 +92,7 @@ class Account:
     cost: float
     hours: Mapping[int, tuple[int, int]]
     samples: Sequence[Sample]
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, float] = field(default_factory=dict)
     violations: Sequence[str] = ()
     explained: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0

@@ -17,3 +17,5 @@ class Settings:
     max_machines: int = 1_000_000
     standby_machines: int = 0
     move_after: float = 0.0
+    plans: str = ""
+    prices: str = ""
