@@ -32,6 +32,7 @@ CREDIT_MIN, CREDIT_MAX, GAIN = (
     2.0,
 )  # a risk of exp(-2) to exp(3.4) times the promised one
 RISK_MAX = 0.5
+NOBODY = 0.01  # people expected in a lead time; with fewer, and nobody there, a pool without warm slots ends
 LESSON, LESSON_S = 10.0, 1800.0
 """Waits more or fewer than promised that change the risk taken by a factor of e: so many, and those of so many seconds."""
 BIAS_MIN, BIAS_MAX = -2.0, 4.0
@@ -310,7 +311,8 @@ def _need_over(lead_time: float, facts: Facts, rule: Rule, memory: Memory) -> Ne
         kept = memory.waited / (promised * memory.came) if memory.came else 1.0
         risk = promised * exp(GAIN * memory.credit + memory.bias)
         risk = min(RISK_MAX, max(promised / 10, risk))
-        free = slots_needed(risk, told.up, told.down, told.spread)
+        if facts.users or rule.warm_slots or told.up >= NOBODY:
+            free = slots_needed(risk, told.up, told.down, told.spread)
     if facts.peaks:
         peaks = holding(
             facts.peaks, memory.peaks, int(memory.at * 1000), memory.demand.arrivals, lead_time,

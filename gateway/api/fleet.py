@@ -31,7 +31,7 @@ def decision_answer(decision: Mapping[str, Any]) -> PoolAnswer:
 
 
 def _remembered(memory: Mapping[str, Any]) -> dict[str, Any]:
-    """rates: people a second, over the last 20 s, two minutes and quarter of an hour. promise: of those who came,
+    """rates: people a second, over some seconds, two minutes and a quarter of an hour. promise: of those who came,
     fading, so many waited. window: what was wanted of late, and nothing later exceeded."""
     demand = memory.get("demand") or {}
     came, waited = memory.get("came", 0.0), memory.get("waited", 0.0)

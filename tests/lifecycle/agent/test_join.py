@@ -79,7 +79,7 @@ async def gateway(redis: Redis, until: Callable[..., Any]) -> AsyncIterator[Gate
         health=nothing, keys=nothing, identify=lambda _: Nobody(),
         origin_allowed=lambda *_: True, url_of=nothing, eta=nothing, enter=nothing,
         snapshot=nothing, download=nothing, purge=nothing, joining=JOINING, metrics=nothing, openapi=nothing,
-        noticed=gateway.noticed, dashboard=nothing, notices=nothing, deliveries=nothing,
+        noticed=gateway.noticed, dashboard=nothing, notices=nothing, deliveries=nothing, peaks=nothing,
     )  # fmt: skip
     app = Starlette(routes=api.routes(parts))
     server = prompt.Server(uvicorn.Config(app, lifespan="off", ws="none", log_config=None))

@@ -40,7 +40,7 @@ def test_how_a_specification_is_read() -> None:
         ("diurnal:users=5,users=6", "diurnal: users is given twice; leave one out"),
         ("diurnal:users=5,sessions=6", "diurnal: users and sessions say the same twice; leave one out"),
         ("diurnal:1500", "diurnal: 1500 is no parameter; write NAME=VALUE, of: users, sessions"),
-        ("diurnal:sessions=5000000,days=31", "diurnal: about 155,000,000 visits are more than 5,000,000; ask for fewer"),
+        ("diurnal:sessions=5000000,days=31", "diurnal: about 156,074,561 visits are more than 5,000,000; ask for fewer"),
         ("exam:at=2d09:00", "exam: at: the exam would be after the last day; ask for more days"),
         ("exam:at=nine", "exam: at=nine must be a time such as 09:12"),
         ("recorded", "recorded: name the file, as in recorded:visits.csv"),
