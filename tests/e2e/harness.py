@@ -35,6 +35,7 @@ IDE_FLAGS = (
     "--workspace-upstream-header", "X-IDE-Secret: {secret}",
     "--workspace-user", "shared",
     "--warm-workspaces", "0",  # the processes of a test are those that it starts
+    "--wait-probability", "0",  # and its machines those that its people need
 )  # fmt: skip
 START_TIMEOUT = 30.0
 
