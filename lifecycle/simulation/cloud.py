@@ -68,7 +68,9 @@ class CloudModel:
     def _granted(self, now: float) -> bool:
         if not self.about.burst:
             return True
-        more = (now - self._asked_at) * self.about.rate
+        more = (
+            max(0.0, now - self._asked_at) * self.about.rate
+        )  # the first may ask at a time below 0
         self._tokens, self._asked_at = min(self.about.burst, self._tokens + more), now
         if self._tokens < 1:
             return False
