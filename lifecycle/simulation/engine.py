@@ -20,6 +20,7 @@ from typing import Any
 
 from lifecycle import defragment, moving, policy, quota, reconcile, scaler
 from lifecycle.model import (
+    STANDBY,
     Machine,
     MachineStatus,
     Workspace,
@@ -417,6 +418,7 @@ class _Day:
         for machine_id in decision.drain:
             self._give_back(self.machines[machine_id])
         for machine_id in decision.park:
+            _put(self.machines[machine_id], reason=STANDBY)
             self._become(self.machines[machine_id], _M.STOPPED)
             self.account.pass_to(self.now, self.users, len(self.cloud.instances))
             self.cloud.stop(machine_id, self.now)
@@ -463,6 +465,7 @@ class _Day:
     def _start(self, machine: Machine) -> None:
         self.account.pass_to(self.now, self.users, len(self.cloud.instances))
         when = self.cloud.start(machine.id, self.now)
+        _put(machine, reason="")
         self._become(machine, _M.LAUNCHING)
         self.counts["started"] += 1
         self._at(when, UP, (machine.id, machine.status_since_ms))
@@ -547,7 +550,8 @@ class _Day:
         if not suspects:
             return
         shown = self.cloud.describe(suspects)
-        outlook = reconcile.Outlook(self.trial.launch_timeout, joins=True)
+        standby = reconcile.standby(suspects, self.trial.rule.standby)
+        outlook = reconcile.Outlook(self.trial.launch_timeout, joins=True, standby=standby)
         repeats = []
         for change in reconcile.converge_machines(suspects, shown, self.now_ms, outlook):
             if isinstance(change, reconcile.Repeat):
