@@ -103,6 +103,7 @@ class _Day:
         self.listed: dict[str, Machine] = {}  # those about which something may have to be done
         self.roomy: dict[str, Machine] = {}  # those with a free slot
         self.by_free: list[list[tuple[int, str]]] = [[] for _ in range(trial.rule.slots + 1)]
+        self.goes: dict[str, float] = {}  # machine → when it is taken back
         self.on: dict[str, dict[str, Workspace]] = {}  # machine → what holds a slot of it
         self.of: dict[int, Workspace] = {}
         self.sessions: Counter[str] = Counter()
@@ -382,7 +383,7 @@ class _Day:
         if to is _M.TERMINATED:
             if self.on.pop(machine.id, None):
                 self.violations.append(f"{machine.id} was removed with workspaces on it")
-            for each in (self.machines, self.listed, self.roomy):
+            for each in (self.machines, self.listed, self.roomy, self.goes):
                 each.pop(machine.id, None)
             self.account.pass_to(self.now, self.users, len(self.cloud.instances))
             self.cloud.terminate(machine.id, self.now)
@@ -419,6 +420,7 @@ class _Day:
             self._give_back(self.machines[machine_id])
         for machine_id in decision.park:
             _put(self.machines[machine_id], reason=STANDBY)
+            self.goes.pop(machine_id, None)
             self._become(self.machines[machine_id], _M.STOPPED)
             self.account.pass_to(self.now, self.users, len(self.cloud.instances))
             self.cloud.stop(machine_id, self.now)
@@ -486,14 +488,15 @@ class _Day:
         self._become(machine, _M.READY)
         goes = self.cloud.taken_back_at(machine.id, self.now)
         if goes is not None:
+            self.goes[machine.id] = goes
             self._at(goes - self.cloud.notice, GOES, (machine.id, goes, True))
         self._serve_queue()
 
     def _taken_away(self, what: tuple[str, float, bool]) -> None:
         machine_id, goes, told_only = what
         machine = self.machines.get(machine_id)
-        if machine is None or machine.status is _M.STOPPED:
-            return
+        if machine is None or self.goes.get(machine_id) != goes:
+            return  # it was stopped since: what was to take it back ended with that life
         if told_only:
             at_ms = self.start_ms + int(goes * 1000)
             doomed = moving.deadline(machine, at_ms, self.now_ms)
