@@ -207,7 +207,7 @@ class _Day:
             return
         self.asked[workspace.id] = (self.now, visit.seconds)
         self.account.arrive(self.now)
-        if workspace.status is _W.STOPPING:
+        if workspace.status in (_W.STOPPING, _W.QUEUED):
             return  # it moves, and starts again by itself
         self.arrived += 1
         if visit.priority != workspace.priority:
