@@ -108,7 +108,6 @@ class _Day:
         self.of: dict[int, Workspace] = {}
         self.sessions: Counter[str] = Counter()
         self.asked: dict[str, tuple[float, float]] = {}  # workspace → when it was queued, stay
-        self.left_at: dict[str, float] = {}
         self.queue: list[tuple[float, int, Workspace]] = []
         self.events: list[tuple[float, int, int, Any]] = []
         self.boots: list[float] = []
@@ -305,7 +304,7 @@ class _Day:
             return  # that boot is over, and its sessions with it
         self.sessions[workspace.id] -= 1
         workspace.seen["input"] = self.now_ms
-        self.left_at[workspace.id] = self.now
+        _put(workspace, left_at_ms=self.now_ms)
 
     def _look(self, workspace: Workspace) -> None:
         """What the policy says of it now, and when it is to be asked again."""
@@ -337,7 +336,6 @@ class _Day:
         self._unseat(workspace)
         self._turn(workspace, _W.STOPPED)
         self.departed += 1
-        self.left_at.pop(workspace.id, None)
         self._look(workspace)
         self._serve_queue()
 
@@ -426,8 +424,9 @@ class _Day:
             self.cloud.stop(machine_id, self.now)
         if decision.launch and self.now >= self.refused_until:
             self._launch(decision.launch)
-        if decision.spare and trial.move_after and self.now >= self.moved_at + MOVE_EVERY:
-            self._move(decision.spare)
+        spare = 0 if self.memory.demand.panics else decision.spare
+        if spare and trial.move_after and self.now >= self.moved_at + MOVE_EVERY:
+            self._move(spare)
         if self.queue and self.roomy:
             self._serve_queue()
 
@@ -524,17 +523,18 @@ class _Day:
 
     def _move(self, spare: int) -> None:
         self.moved_at = self.now
-        before = self.now - self.trial.move_after
+        before_ms = self.now_ms - int(self.trial.move_after * 1000)
         partly = [m for m in self.roomy.values() if m.occupied]
         movable = {
             m.id: [
-                one
-                for one in self.on[m.id]
-                if not self.sessions[one] and self.left_at.get(one, inf) <= before
+                one.id
+                for one in self.on[m.id].values()
+                if defragment.movable(one, self.sessions[one.id], before_ms, self.now_ms)
             ]
             for m in partly
         }
-        for move in defragment.moves(spare, partly, movable):
+        spare -= len(self.roomy) - len(partly)  # empty ones are given back anyway
+        for move in defragment.moves(max(0, spare), partly, movable):
             self._relocate(self.on[move.machine_id][move.workspace_id])
             self.counts["moved"] += 1
 
