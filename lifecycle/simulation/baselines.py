@@ -6,9 +6,9 @@ the same delay), so that only the rule is compared. Sources: the projects' own c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from math import ceil
 
 from lifecycle import scaler
 from lifecycle.scaler import Decision, Facts, Memory, Rule
@@ -31,6 +31,11 @@ def deciding(want: Want) -> Callable[[Facts, Rule, Memory, int], tuple[Decision,
         return replace(decision, users=facts.users, reason=reason), memory
 
     return decide
+
+
+def ceil(machines: float) -> int:
+    """Rounded up; 50 users and 10 % in fives are 11 machines, though 50 * 1.1 / 5 is 11.000000000000002."""
+    return math.ceil(machines - 1e-9)
 
 
 def ceil_rule(extra: float) -> Want:
