@@ -409,7 +409,7 @@ class _Day:
         decision, self.memory = trial.decide(facts, trial.rule, self.memory, self.now_ms)
         self.decision = decision
         if self.explain is not None and abs(self.now - self.explain) <= 5 * trial.tick:
-            self.explained.append(decision.to_json())
+            self.explained.append({"at": self.now, **decision.to_json()})
         for machine_id in decision.undrain:
             self._become(self.machines[machine_id], _M.READY)
         for machine_id in decision.revive:
