@@ -202,7 +202,7 @@ class _Day:
             self.asked[workspace.id] = (waits[0], max(waits[1], visit.seconds))
             return
         if self._used_up(workspace):
-            self.counts["refused by quota"] += 1
+            self._tally("refused by quota", 1)
             return
         self.asked[workspace.id] = (self.now, visit.seconds)
         self.account.arrive(self.now)
@@ -234,9 +234,13 @@ class _Day:
             before + min(ran, self.now_ms % DAY_MS),
             month_ms + ran,
         )
-        if self.trial.prices is not None:
-            since, kind = workspace.running_since_ms, machine.machine_class
-            piece = Piece(workspace.id, RUNNING, kind, 0, since, self.now_ms)
+        self._bill(workspace, machine)
+
+    def _bill(self, workspace: Workspace, machine: Machine) -> None:
+        counted_ms = self.start_ms + int(self.workload.counted_from * 1000)
+        since = max(workspace.running_since_ms, counted_ms)
+        if self.trial.prices is not None and since < self.now_ms:
+            piece = Piece(workspace.id, RUNNING, machine.machine_class, 0, since, self.now_ms)
             self.billed += self.trial.prices.cost([piece])
 
     def _enqueue(self, workspace: Workspace) -> None:
@@ -357,8 +361,17 @@ class _Day:
         _put(workspace, status=to, status_since_ms=self.now_ms)
 
     def _count(self, more: int) -> None:
-        self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+        self._pass()
         self.users += more
+
+    def _pass(self) -> None:
+        """Time passed with what there was; called before that changes."""
+        cloud = self.cloud
+        self.account.pass_to(self.now, self.users, len(cloud.instances), len(cloud.stopped))
+
+    def _tally(self, name: str, more: int) -> None:
+        if self.now >= self.workload.counted_from:
+            self.counts[name] += more
 
     # Machines
 
@@ -383,8 +396,8 @@ class _Day:
                 self.violations.append(f"{machine.id} was removed with workspaces on it")
             for each in (self.machines, self.listed, self.roomy, self.goes):
                 each.pop(machine.id, None)
-            self.account.pass_to(self.now, self.users, len(self.cloud.instances))
-            self.cloud.terminate(machine.id, self.now)
+            self._pass()
+            self.cloud.terminate(machine.id)
         else:
             self._list(machine)
 
@@ -420,8 +433,8 @@ class _Day:
             _put(self.machines[machine_id], reason=STANDBY)
             self.goes.pop(machine_id, None)
             self._become(self.machines[machine_id], _M.STOPPED)
-            self.account.pass_to(self.now, self.users, len(self.cloud.instances))
-            self.cloud.stop(machine_id, self.now)
+            self._pass()
+            self.cloud.stop(machine_id)
         if decision.launch and self.now >= self.refused_until:
             self._launch(decision.launch)
         spare = 0 if self.memory.demand.panics else decision.spare
@@ -435,10 +448,10 @@ class _Day:
             self.violations.append(f"{machine.id} was drained with workspaces on it")
         self._become(machine, _M.DRAINING)
         self._become(machine, _M.TERMINATED)
-        self.counts["given back"] += 1
+        self._tally("given back", 1)
 
     def _launch(self, count: int) -> None:
-        self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+        self._pass()
         ids = []
         for _ in range(count):
             self.serial += 1
@@ -449,7 +462,7 @@ class _Day:
             self.machines[machine.id] = self.listed[machine.id] = machine
             self.on[machine.id] = {}
             ids.append(machine.id)
-        self.counts["launched"] += count
+        self._tally("launched", count)
         self._ask(ids)
 
     def _ask(self, ids: Sequence[str]) -> None:
@@ -459,16 +472,16 @@ class _Day:
         for machine_id in answer.refused:
             self._become(self.machines[machine_id], _M.TERMINATED)
         self.throttled |= answer.throttled
-        self.counts["refused"] += len(answer.refused)
+        self._tally("refused", len(answer.refused))
         if answer.no_capacity:
             self.refused_until = self.now + NO_CAPACITY_PAUSE
 
     def _start(self, machine: Machine) -> None:
-        self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+        self._pass()
         when = self.cloud.start(machine.id, self.now)
         _put(machine, reason="")
         self._become(machine, _M.LAUNCHING)
-        self.counts["started"] += 1
+        self._tally("started", 1)
         self._at(when, UP, (machine.id, machine.status_since_ms))
 
     def _come_up(self, what: tuple[str, int]) -> None:
@@ -510,7 +523,7 @@ class _Day:
         left = self.on[machine_id]
         if any(self.sessions[one] for one in left):
             self.violations.append(f"{machine_id} was taken away with sessions on it")
-        self.counts["taken back"] += 1
+        self._tally("taken back", 1)
         if machine.status is not _M.TERMINATED:
             self._become(machine, _M.TERMINATED)
 
@@ -519,7 +532,7 @@ class _Day:
         for step in moving.steps(machine, here, self.sessions, self.now_ms):
             if isinstance(step, moving.Move):
                 self._relocate(step.workspace)
-                self.counts["moved off doomed machines"] += 1
+                self._tally("moved off doomed machines", 1)
 
     def _move(self, spare: int) -> None:
         self.moved_at = self.now
@@ -536,7 +549,7 @@ class _Day:
         spare -= len(self.roomy) - len(partly)  # empty ones are given back anyway
         for move in defragment.moves(max(0, spare), partly, movable):
             self._relocate(self.on[move.machine_id][move.workspace_id])
-            self.counts["moved"] += 1
+            self._tally("moved", 1)
 
     def _relocate(self, workspace: Workspace) -> None:
         """It is stopped, saved, and wants a slot again; whoever is connected comes back to it by themselves."""
@@ -561,7 +574,7 @@ class _Day:
                 repeats.append(change.machine.id)
             elif isinstance(change, reconcile.Remove):
                 self._become(change.machine, _M.TERMINATED)
-                self.counts["given up"] += 1
+                self._tally("given up", 1)
         if repeats:
             self._ask(repeats)
 
@@ -579,16 +592,19 @@ class _Day:
 
     def _told(self, seconds: float) -> Account:
         sums = self.account
-        sums.pass_to(self.now, self.users, len(self.cloud.instances))
+        self._pass()
         for workspace in self.of.values():
             if workspace.id in self.asked:  # they wait still
                 came, _ = self.asked[workspace.id]
                 sums.served(came, self.now - came, workspace.priority)
         hours = sums.machine_seconds / 3600
-        stopped = self.cloud.stopped_seconds(self.now) / 3600
+        stopped = sums.stopped_seconds / 3600
         cost = hours * self.cloud.about.price + stopped * self.cloud.about.price_stopped
         counts: dict[str, float] = dict(self.counts)
         if self.trial.prices is not None:
+            for machine_id, here in self.on.items():  # they run on, and what they ran is billed
+                for workspace in here.values():
+                    self._bill(workspace, self.machines[machine_id])
             counts["billed"] = shown(self.billed)
         return Account(
             self.trial.name, self.trial.setting, self.workload.name, self.seed,
@@ -605,12 +621,13 @@ class _Sums:
         self.slots, self.counted_from = slots, counted_from
         self.at = counted_from
         self.visits = self.arrivals = 0
-        self.machine_seconds = self.bound_seconds = self.user_seconds = 0.0
+        self.machine_seconds = self.stopped_seconds = 0.0
+        self.bound_seconds = self.user_seconds = 0.0
         self.waits: list[float] = []
         self.hours: dict[int, tuple[int, int]] = {}
         self._priorities: dict[str, tuple[int, float, float]] = {}
 
-    def pass_to(self, now: float, users: int, machines: int) -> None:
+    def pass_to(self, now: float, users: int, machines: int, stopped: int) -> None:
         seconds = now - self.at
         if seconds <= 0:
             return
@@ -618,6 +635,7 @@ class _Sums:
         self.user_seconds += users * seconds
         self.bound_seconds += -(-users // self.slots) * seconds
         self.machine_seconds += machines * seconds
+        self.stopped_seconds += stopped * seconds
 
     def arrive(self, at: float) -> None:
         if at >= self.counted_from:
