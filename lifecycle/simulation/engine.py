@@ -34,7 +34,7 @@ from lifecycle.queueing import boost_ms
 from lifecycle.scaler import Decision, Facts, Memory, Rule
 from lifecycle.simulation.cloud import CloudModel
 from lifecycle.simulation.records import Account, Cloud, Sample, Visit, Workload
-from lifecycle.usage import RUNNING, Piece
+from lifecycle.usage import RUNNING, Piece, month_of, month_window
 
 _W = WorkspaceStatus
 _M = MachineStatus
@@ -122,7 +122,9 @@ class _Day:
         self.violations: list[str] = []
         self.explained: list[dict[str, Any]] = []
         self.samples: list[Sample] = []
-        self.hours: dict[str, tuple[int, int, int]] = {}  # user → day, ms in it, ms in all
+        self.hours: dict[
+            str, tuple[int, int, int]
+        ] = {}  # user → when metered, ms in that day, in that month
         self.billed = Decimal(0)
 
     def run(self, progress: Callable[[float], None]) -> Account:
@@ -218,22 +220,30 @@ class _Day:
         bounds = self.trial.plan.quota
         if not (bounds.hours_a_day or bounds.hours_a_month):
             return False
-        day, day_ms, month_ms = self.hours.get(workspace.user_id, (0, 0, 0))
-        today = day_ms if day == self.now_ms // DAY_MS else 0
-        taken = quota.Taken(self.now_ms, day_ms=today, month_ms=month_ms)
+        day_ms, month_ms = self._taken(workspace)
+        taken = quota.Taken(self.now_ms, day_ms=day_ms, month_ms=month_ms)
         return quota.used_up(bounds, taken)
+
+    def _taken(self, workspace: Workspace) -> tuple[int, int]:
+        """Milliseconds that its user's workspace ran today, and this month."""
+        at, day_ms, month_ms = self.hours.get(workspace.user_id, (0, 0, 0))
+        day_begins, month_begins = self._periods()
+        return day_ms * (at >= day_begins), month_ms * (at >= month_begins)
+
+    def _periods(self) -> tuple[int, int]:
+        """When this day and this month began, UTC."""
+        now = self.now_ms
+        return now - now % DAY_MS, month_window(month_of(now))[0]
 
     def _meter(self, workspace: Workspace, machine: Machine) -> None:
         """What it ran counts and costs."""
-        ran = self.now_ms - workspace.running_since_ms
-        day, day_ms, month_ms = self.hours.get(workspace.user_id, (0, 0, 0))
-        today = self.now_ms // DAY_MS
-        before = day_ms if day == today else 0
-        self.hours[workspace.user_id] = (
-            today,
-            before + min(ran, self.now_ms % DAY_MS),
-            month_ms + ran,
-        )
+        bounds = self.trial.plan.quota
+        if bounds.hours_a_day or bounds.hours_a_month:
+            day_ms, month_ms = (
+                before + self.now_ms - max(workspace.running_since_ms, begins)
+                for before, begins in zip(self._taken(workspace), self._periods(), strict=True)
+            )
+            self.hours[workspace.user_id] = (self.now_ms, day_ms, month_ms)
         self._bill(workspace, machine)
 
     def _bill(self, workspace: Workspace, machine: Machine) -> None:
@@ -318,7 +328,10 @@ class _Day:
         next_ms = found.next_ms
         for command in found.commands:
             if isinstance(command, policy.Stop):
-                self._stop(workspace)
+                self._stop(workspace, at_any_rate=command.unless_extended_ms is None)
+                return
+            if isinstance(command, policy.Start):
+                self._start_by_schedule(workspace)
                 return
             if isinstance(command, policy.Terminate):
                 self._turn(workspace, _W.TERMINATING)
@@ -326,15 +339,21 @@ class _Day:
                 self.of.pop(int(workspace.id[3:]), None)
                 return
             if isinstance(command, policy.Warn | policy.WarnEnd):
-                next_ms = (
-                    command.at_ms
-                )  # nobody is there to be told, and nothing else changes until then
+                # Nobody is there to be told, and nothing else changes until then.
+                next_ms = command.at_ms
+                if isinstance(command, policy.Warn) and command.bound.hard:
+                    _put(workspace, warned_ms=command.at_ms)
         if next_ms is not None:
             when = (next_ms - self.start_ms) / 1000
             self._at(max(when, self.now + 0.001), DUE, (workspace, workspace.epoch))
 
-    def _stop(self, workspace: Workspace) -> None:
-        if self.sessions[workspace.id]:
+    def _start_by_schedule(self, workspace: Workspace) -> None:
+        if not self._used_up(workspace):
+            self.arrived += 1
+            self._enqueue(workspace)
+
+    def _stop(self, workspace: Workspace, at_any_rate: bool) -> None:
+        if self.sessions[workspace.id] and not at_any_rate:
             self.violations.append(f"{workspace.id} was stopped with a session open")
         self._turn(workspace, _W.STOPPING)
         self._unseat(workspace)
