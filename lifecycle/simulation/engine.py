@@ -80,7 +80,7 @@ def simulate(
     explain: float | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Account:
-    """The day, from the first visit until an hour after the last one came. explain: the moment whose decisions are kept.
+    """The day, from the first visit until a decision after the last one, and on until nobody waits. explain: the moment whose decisions are kept.
     progress: told the share that is done."""
     return _Day(workload, cloud, trial, seed, explain).run(progress)
 
@@ -330,8 +330,9 @@ class _Day:
             if isinstance(command, policy.Stop):
                 self._stop(workspace, at_any_rate=command.unless_extended_ms is None)
                 return
-            if isinstance(command, policy.Start):
-                self._start_by_schedule(workspace)
+            if isinstance(command, policy.Start) and not self._used_up(workspace):
+                self.arrived += 1
+                self._enqueue(workspace)
                 return
             if isinstance(command, policy.Terminate):
                 self._turn(workspace, _W.TERMINATING)
@@ -347,11 +348,6 @@ class _Day:
             when = (next_ms - self.start_ms) / 1000
             self._at(max(when, self.now + 0.001), DUE, (workspace, workspace.epoch))
 
-    def _start_by_schedule(self, workspace: Workspace) -> None:
-        if not self._used_up(workspace):
-            self.arrived += 1
-            self._enqueue(workspace)
-
     def _stop(self, workspace: Workspace, at_any_rate: bool) -> None:
         if self.sessions[workspace.id] and not at_any_rate:
             self.violations.append(f"{workspace.id} was stopped with a session open")
@@ -361,6 +357,13 @@ class _Day:
         self.departed += 1
         self._look(workspace)
         self._serve_queue()
+
+    def _lose(self, workspace: Workspace) -> None:
+        """Its machine is gone. Live, nobody may ever see this; here it is told, and the day goes on."""
+        self._turn(workspace, _W.FAILED)
+        self._unseat(workspace)
+        self.departed += 1
+        self._look(workspace)
 
     def _unseat(self, workspace: Workspace) -> None:
         machine = self.machines[workspace.machine_id]
@@ -411,8 +414,10 @@ class _Day:
         check_transition(machine.status, to)
         _put(machine, status=to, status_since_ms=self.now_ms)
         if to is _M.TERMINATED:
-            if self.on.pop(machine.id, None):
-                self.violations.append(f"{machine.id} was removed with workspaces on it")
+            for workspace in list(self.on[machine.id].values()):
+                self.violations.append(f"{machine.id} was removed with {workspace.id} on it")
+                self._lose(workspace)
+            del self.on[machine.id]
             for each in (self.machines, self.listed, self.roomy, self.goes):
                 each.pop(machine.id, None)
             self._pass()
