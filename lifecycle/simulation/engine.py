@@ -454,11 +454,7 @@ class _Day:
         for machine_id in decision.drain:
             self._give_back(self.machines[machine_id])
         for machine_id in decision.park:
-            _put(self.machines[machine_id], reason=STANDBY)
-            self.goes.pop(machine_id, None)
-            self._become(self.machines[machine_id], _M.STOPPED)
-            self._pass()
-            self.cloud.stop(machine_id)
+            self._park(self.machines[machine_id])
         if decision.launch and self.now >= self.refused_until:
             self._launch(decision.launch)
         spare = 0 if self.memory.demand.panics else decision.spare
@@ -473,6 +469,15 @@ class _Day:
         self._become(machine, _M.DRAINING)
         self._become(machine, _M.TERMINATED)
         self._tally("given back", 1)
+
+    def _park(self, machine: Machine) -> None:
+        if machine.occupied:
+            self.violations.append(f"{machine.id} was stopped with workspaces on it")
+        _put(machine, reason=STANDBY)
+        self.goes.pop(machine.id, None)
+        self._become(machine, _M.STOPPED)
+        self._pass()
+        self.cloud.stop(machine.id)
 
     def _launch(self, count: int) -> None:
         self._pass()
