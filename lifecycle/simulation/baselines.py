@@ -6,9 +6,9 @@ the same delay), so that only the rule is compared. Sources: the projects' own c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from math import ceil
 
 from lifecycle import scaler
 from lifecycle.scaler import Decision, Facts, Memory, Rule
@@ -18,16 +18,24 @@ Want = Callable[[float, int, Facts, Rule], int]
 
 
 def deciding(want: Want) -> Callable[[Facts, Rule, Memory, int], tuple[Decision, Memory]]:
-    """As the simulator calls it. The rule's wanted machines are put as so many warm slots beside the users."""
+    """As the simulator calls it. The wanted machines are put as users who fill them: a rule that lags behind may want fewer
+    than the users who are there need, and none of them knows of declared peaks."""
 
     def decide(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> tuple[Decision, Memory]:
         there = facts.busy + sum(m.status in scaler.COUNTED for m in facts.machines)
         wanted = max(0, want(now_ms / 1000, there, facts, rule))
-        free = wanted * rule.slots - facts.users
-        plain = replace(rule, warm_slots=free, wait_probability=0.0, standby=0)
-        return scaler.scale(facts, plain, memory, now_ms)
+        plain = replace(rule, warm_slots=0, wait_probability=0.0, standby=0)
+        put = replace(facts, users=wanted * rule.slots, peaks=())
+        decision, memory = scaler.scale(put, plain, memory, now_ms)
+        reason = f"{wanted} machines for {facts.users} users by the rule; {decision.have} are there"
+        return replace(decision, users=facts.users, reason=reason), memory
 
     return decide
+
+
+def ceil(machines: float) -> int:
+    """Rounded up; 50 users and 10 % in fives are 11 machines, though 50 * 1.1 / 5 is 11.000000000000002."""
+    return math.ceil(machines - 1e-9)
 
 
 def ceil_rule(extra: float) -> Want:

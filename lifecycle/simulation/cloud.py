@@ -27,11 +27,9 @@ class CloudModel:
     def __init__(self, about: Cloud, random: Random) -> None:
         self.about, self._random = about, random
         self.notice = about.notice
-        self.instances: set[str] = set()  # that run, and cost
+        self.instances: set[str] = set()  # that run, and cost; those in `stopped` cost less
         self.faulty = bool(about.fails or about.hangs)
-        self._up: dict[str, float] = {}
-        self._stopped: dict[str, float] = {}
-        self._slept = 0.0
+        self.stopped: set[str] = set()
         self._tokens, self._asked_at = float(about.burst), 0.0
 
     def launch(self, machine_ids: Sequence[str], now: float) -> Answer:
@@ -56,8 +54,7 @@ class CloudModel:
         self.instances.add(machine_id)
         if self._random.random() < self.about.hangs:
             return  # it runs, and never says so
-        self._up[machine_id] = now + self._takes(self.about.boot)
-        answer.up.append((machine_id, self._up[machine_id]))
+        answer.up.append((machine_id, now + self._takes(self.about.boot)))
 
     def _takes(self, median: float) -> float:
         return median * exp(self._random.gauss(0.0, self.about.spread))
@@ -68,7 +65,9 @@ class CloudModel:
     def _granted(self, now: float) -> bool:
         if not self.about.burst:
             return True
-        more = (now - self._asked_at) * self.about.rate
+        more = (
+            max(0.0, now - self._asked_at) * self.about.rate
+        )  # the first may ask at a time below 0
         self._tokens, self._asked_at = min(self.about.burst, self._tokens + more), now
         if self._tokens < 1:
             return False
@@ -77,21 +76,17 @@ class CloudModel:
 
     def start(self, machine_id: str, now: float) -> float:
         """When the stopped machine is ready."""
-        self._slept += now - self._stopped.pop(machine_id)
+        self.stopped.discard(machine_id)
         self.instances.add(machine_id)
-        self._up[machine_id] = now + self._takes(self.about.start)
-        return self._up[machine_id]
+        return now + self._takes(self.about.start)
 
-    def stop(self, machine_id: str, now: float) -> None:
+    def stop(self, machine_id: str) -> None:
         self.instances.discard(machine_id)
-        self._stopped[machine_id] = now
+        self.stopped.add(machine_id)
 
-    def terminate(self, machine_id: str, now: float) -> None:
+    def terminate(self, machine_id: str) -> None:
         self.instances.discard(machine_id)
-        self._up.pop(machine_id, None)
-        since = self._stopped.pop(machine_id, None)
-        if since is not None:
-            self._slept += now - since
+        self.stopped.discard(machine_id)
 
     def taken_back_at(self, machine_id: str, now: float) -> float | None:
         """When one that has just come up will be taken back; None: never."""
@@ -104,9 +99,5 @@ class CloudModel:
         return [
             Observed(m.id, "launching" if m.id in self.instances else "stopped")
             for m in machines
-            if m.id in self.instances or m.id in self._stopped
+            if m.id in self.instances or m.id in self.stopped
         ]
-
-    def stopped_seconds(self, now: float) -> float:
-        """Machine-seconds that were spent stopped."""
-        return self._slept + sum(now - since for since in self._stopped.values())

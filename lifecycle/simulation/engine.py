@@ -20,6 +20,7 @@ from typing import Any
 
 from lifecycle import defragment, moving, policy, quota, reconcile, scaler
 from lifecycle.model import (
+    STANDBY,
     Machine,
     MachineStatus,
     Workspace,
@@ -33,7 +34,7 @@ from lifecycle.queueing import boost_ms
 from lifecycle.scaler import Decision, Facts, Memory, Rule
 from lifecycle.simulation.cloud import CloudModel
 from lifecycle.simulation.records import Account, Cloud, Sample, Visit, Workload
-from lifecycle.usage import RUNNING, Piece
+from lifecycle.usage import RUNNING, Piece, month_of, month_window
 
 _W = WorkspaceStatus
 _M = MachineStatus
@@ -79,7 +80,7 @@ def simulate(
     explain: float | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Account:
-    """The day, from the first visit until an hour after the last one came. explain: the moment whose decisions are kept.
+    """The day, from the first visit until a decision after the last one, and on until nobody waits. explain: the moment whose decisions are kept.
     progress: told the share that is done."""
     return _Day(workload, cloud, trial, seed, explain).run(progress)
 
@@ -102,11 +103,11 @@ class _Day:
         self.listed: dict[str, Machine] = {}  # those about which something may have to be done
         self.roomy: dict[str, Machine] = {}  # those with a free slot
         self.by_free: list[list[tuple[int, str]]] = [[] for _ in range(trial.rule.slots + 1)]
+        self.goes: dict[str, float] = {}  # machine → when it is taken back
         self.on: dict[str, dict[str, Workspace]] = {}  # machine → what holds a slot of it
         self.of: dict[int, Workspace] = {}
         self.sessions: Counter[str] = Counter()
         self.asked: dict[str, tuple[float, float]] = {}  # workspace → when it was queued, stay
-        self.left_at: dict[str, float] = {}
         self.queue: list[tuple[float, int, Workspace]] = []
         self.events: list[tuple[float, int, int, Any]] = []
         self.boots: list[float] = []
@@ -121,7 +122,9 @@ class _Day:
         self.violations: list[str] = []
         self.explained: list[dict[str, Any]] = []
         self.samples: list[Sample] = []
-        self.hours: dict[str, tuple[int, int, int]] = {}  # user → day, ms in it, ms in all
+        self.hours: dict[
+            str, tuple[int, int, int]
+        ] = {}  # user → when metered, ms in that day, in that month
         self.billed = Decimal(0)
 
     def run(self, progress: Callable[[float], None]) -> Account:
@@ -201,11 +204,11 @@ class _Day:
             self.asked[workspace.id] = (waits[0], max(waits[1], visit.seconds))
             return
         if self._used_up(workspace):
-            self.counts["refused by quota"] += 1
+            self._tally("refused by quota", 1)
             return
         self.asked[workspace.id] = (self.now, visit.seconds)
         self.account.arrive(self.now)
-        if workspace.status is _W.STOPPING:
+        if workspace.status in (_W.STOPPING, _W.QUEUED):
             return  # it moves, and starts again by itself
         self.arrived += 1
         if visit.priority != workspace.priority:
@@ -217,25 +220,37 @@ class _Day:
         bounds = self.trial.plan.quota
         if not (bounds.hours_a_day or bounds.hours_a_month):
             return False
-        day, day_ms, month_ms = self.hours.get(workspace.user_id, (0, 0, 0))
-        today = day_ms if day == self.now_ms // DAY_MS else 0
-        taken = quota.Taken(self.now_ms, day_ms=today, month_ms=month_ms)
+        day_ms, month_ms = self._taken(workspace)
+        taken = quota.Taken(self.now_ms, day_ms=day_ms, month_ms=month_ms)
         return quota.used_up(bounds, taken)
+
+    def _taken(self, workspace: Workspace) -> tuple[int, int]:
+        """Milliseconds that its user's workspace ran today, and this month."""
+        at, day_ms, month_ms = self.hours.get(workspace.user_id, (0, 0, 0))
+        day_begins, month_begins = self._periods()
+        return day_ms * (at >= day_begins), month_ms * (at >= month_begins)
+
+    def _periods(self) -> tuple[int, int]:
+        """When this day and this month began, UTC."""
+        now = self.now_ms
+        return now - now % DAY_MS, month_window(month_of(now))[0]
 
     def _meter(self, workspace: Workspace, machine: Machine) -> None:
         """What it ran counts and costs."""
-        ran = self.now_ms - workspace.running_since_ms
-        day, day_ms, month_ms = self.hours.get(workspace.user_id, (0, 0, 0))
-        today = self.now_ms // DAY_MS
-        before = day_ms if day == today else 0
-        self.hours[workspace.user_id] = (
-            today,
-            before + min(ran, self.now_ms % DAY_MS),
-            month_ms + ran,
-        )
-        if self.trial.prices is not None:
-            since, kind = workspace.running_since_ms, machine.machine_class
-            piece = Piece(workspace.id, RUNNING, kind, 0, since, self.now_ms)
+        bounds = self.trial.plan.quota
+        if bounds.hours_a_day or bounds.hours_a_month:
+            day_ms, month_ms = (
+                before + self.now_ms - max(workspace.running_since_ms, begins)
+                for before, begins in zip(self._taken(workspace), self._periods(), strict=True)
+            )
+            self.hours[workspace.user_id] = (self.now_ms, day_ms, month_ms)
+        self._bill(workspace, machine)
+
+    def _bill(self, workspace: Workspace, machine: Machine) -> None:
+        counted_ms = self.start_ms + int(self.workload.counted_from * 1000)
+        since = max(workspace.running_since_ms, counted_ms)
+        if self.trial.prices is not None and since < self.now_ms:
+            piece = Piece(workspace.id, RUNNING, machine.machine_class, 0, since, self.now_ms)
             self.billed += self.trial.prices.cost([piece])
 
     def _enqueue(self, workspace: Workspace) -> None:
@@ -303,7 +318,7 @@ class _Day:
             return  # that boot is over, and its sessions with it
         self.sessions[workspace.id] -= 1
         workspace.seen["input"] = self.now_ms
-        self.left_at[workspace.id] = self.now
+        _put(workspace, left_at_ms=self.now_ms)
 
     def _look(self, workspace: Workspace) -> None:
         """What the policy says of it now, and when it is to be asked again."""
@@ -313,7 +328,11 @@ class _Day:
         next_ms = found.next_ms
         for command in found.commands:
             if isinstance(command, policy.Stop):
-                self._stop(workspace)
+                self._stop(workspace, at_any_rate=command.unless_extended_ms is None)
+                return
+            if isinstance(command, policy.Start) and not self._used_up(workspace):
+                self.arrived += 1
+                self._enqueue(workspace)
                 return
             if isinstance(command, policy.Terminate):
                 self._turn(workspace, _W.TERMINATING)
@@ -321,23 +340,30 @@ class _Day:
                 self.of.pop(int(workspace.id[3:]), None)
                 return
             if isinstance(command, policy.Warn | policy.WarnEnd):
-                next_ms = (
-                    command.at_ms
-                )  # nobody is there to be told, and nothing else changes until then
+                # Nobody is there to be told, and nothing else changes until then.
+                next_ms = command.at_ms
+                if isinstance(command, policy.Warn) and command.bound.hard:
+                    _put(workspace, warned_ms=command.at_ms)
         if next_ms is not None:
             when = (next_ms - self.start_ms) / 1000
             self._at(max(when, self.now + 0.001), DUE, (workspace, workspace.epoch))
 
-    def _stop(self, workspace: Workspace) -> None:
-        if self.sessions[workspace.id]:
+    def _stop(self, workspace: Workspace, at_any_rate: bool) -> None:
+        if self.sessions[workspace.id] and not at_any_rate:
             self.violations.append(f"{workspace.id} was stopped with a session open")
         self._turn(workspace, _W.STOPPING)
         self._unseat(workspace)
         self._turn(workspace, _W.STOPPED)
         self.departed += 1
-        self.left_at.pop(workspace.id, None)
         self._look(workspace)
         self._serve_queue()
+
+    def _lose(self, workspace: Workspace) -> None:
+        """Its machine is gone. Live, nobody may ever see this; here it is told, and the day goes on."""
+        self._turn(workspace, _W.FAILED)
+        self._unseat(workspace)
+        self.departed += 1
+        self._look(workspace)
 
     def _unseat(self, workspace: Workspace) -> None:
         machine = self.machines[workspace.machine_id]
@@ -357,8 +383,17 @@ class _Day:
         _put(workspace, status=to, status_since_ms=self.now_ms)
 
     def _count(self, more: int) -> None:
-        self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+        self._pass()
         self.users += more
+
+    def _pass(self) -> None:
+        """Time passed with what there was; called before that changes."""
+        cloud = self.cloud
+        self.account.pass_to(self.now, self.users, len(cloud.instances), len(cloud.stopped))
+
+    def _tally(self, name: str, more: int) -> None:
+        if self.now >= self.workload.counted_from:
+            self.counts[name] += more
 
     # Machines
 
@@ -379,12 +414,14 @@ class _Day:
         check_transition(machine.status, to)
         _put(machine, status=to, status_since_ms=self.now_ms)
         if to is _M.TERMINATED:
-            if self.on.pop(machine.id, None):
-                self.violations.append(f"{machine.id} was removed with workspaces on it")
-            for each in (self.machines, self.listed, self.roomy):
+            for workspace in list(self.on[machine.id].values()):
+                self.violations.append(f"{machine.id} was removed with {workspace.id} on it")
+                self._lose(workspace)
+            del self.on[machine.id]
+            for each in (self.machines, self.listed, self.roomy, self.goes):
                 each.pop(machine.id, None)
-            self.account.pass_to(self.now, self.users, len(self.cloud.instances))
-            self.cloud.terminate(machine.id, self.now)
+            self._pass()
+            self.cloud.terminate(machine.id)
         else:
             self._list(machine)
 
@@ -409,7 +446,7 @@ class _Day:
         decision, self.memory = trial.decide(facts, trial.rule, self.memory, self.now_ms)
         self.decision = decision
         if self.explain is not None and abs(self.now - self.explain) <= 5 * trial.tick:
-            self.explained.append(decision.to_json())
+            self.explained.append({"at": self.now, **decision.to_json()})
         for machine_id in decision.undrain:
             self._become(self.machines[machine_id], _M.READY)
         for machine_id in decision.revive:
@@ -417,13 +454,12 @@ class _Day:
         for machine_id in decision.drain:
             self._give_back(self.machines[machine_id])
         for machine_id in decision.park:
-            self._become(self.machines[machine_id], _M.STOPPED)
-            self.account.pass_to(self.now, self.users, len(self.cloud.instances))
-            self.cloud.stop(machine_id, self.now)
+            self._park(self.machines[machine_id])
         if decision.launch and self.now >= self.refused_until:
             self._launch(decision.launch)
-        if decision.spare and trial.move_after and self.now >= self.moved_at + MOVE_EVERY:
-            self._move(decision.spare)
+        spare = 0 if self.memory.demand.panics else decision.spare
+        if spare and trial.move_after and self.now >= self.moved_at + MOVE_EVERY:
+            self._move(spare)
         if self.queue and self.roomy:
             self._serve_queue()
 
@@ -432,10 +468,19 @@ class _Day:
             self.violations.append(f"{machine.id} was drained with workspaces on it")
         self._become(machine, _M.DRAINING)
         self._become(machine, _M.TERMINATED)
-        self.counts["given back"] += 1
+        self._tally("given back", 1)
+
+    def _park(self, machine: Machine) -> None:
+        if machine.occupied:
+            self.violations.append(f"{machine.id} was stopped with workspaces on it")
+        _put(machine, reason=STANDBY)
+        self.goes.pop(machine.id, None)
+        self._become(machine, _M.STOPPED)
+        self._pass()
+        self.cloud.stop(machine.id)
 
     def _launch(self, count: int) -> None:
-        self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+        self._pass()
         ids = []
         for _ in range(count):
             self.serial += 1
@@ -446,7 +491,7 @@ class _Day:
             self.machines[machine.id] = self.listed[machine.id] = machine
             self.on[machine.id] = {}
             ids.append(machine.id)
-        self.counts["launched"] += count
+        self._tally("launched", count)
         self._ask(ids)
 
     def _ask(self, ids: Sequence[str]) -> None:
@@ -456,15 +501,16 @@ class _Day:
         for machine_id in answer.refused:
             self._become(self.machines[machine_id], _M.TERMINATED)
         self.throttled |= answer.throttled
-        self.counts["refused"] += len(answer.refused)
+        self._tally("refused", len(answer.refused))
         if answer.no_capacity:
             self.refused_until = self.now + NO_CAPACITY_PAUSE
 
     def _start(self, machine: Machine) -> None:
-        self.account.pass_to(self.now, self.users, len(self.cloud.instances))
+        self._pass()
         when = self.cloud.start(machine.id, self.now)
+        _put(machine, reason="")
         self._become(machine, _M.LAUNCHING)
-        self.counts["started"] += 1
+        self._tally("started", 1)
         self._at(when, UP, (machine.id, machine.status_since_ms))
 
     def _come_up(self, what: tuple[str, int]) -> None:
@@ -483,14 +529,15 @@ class _Day:
         self._become(machine, _M.READY)
         goes = self.cloud.taken_back_at(machine.id, self.now)
         if goes is not None:
+            self.goes[machine.id] = goes
             self._at(goes - self.cloud.notice, GOES, (machine.id, goes, True))
         self._serve_queue()
 
     def _taken_away(self, what: tuple[str, float, bool]) -> None:
         machine_id, goes, told_only = what
         machine = self.machines.get(machine_id)
-        if machine is None or machine.status is _M.STOPPED:
-            return
+        if machine is None or self.goes.get(machine_id) != goes:
+            return  # it was stopped since: what was to take it back ended with that life
         if told_only:
             at_ms = self.start_ms + int(goes * 1000)
             doomed = moving.deadline(machine, at_ms, self.now_ms)
@@ -505,7 +552,7 @@ class _Day:
         left = self.on[machine_id]
         if any(self.sessions[one] for one in left):
             self.violations.append(f"{machine_id} was taken away with sessions on it")
-        self.counts["taken back"] += 1
+        self._tally("taken back", 1)
         if machine.status is not _M.TERMINATED:
             self._become(machine, _M.TERMINATED)
 
@@ -514,23 +561,24 @@ class _Day:
         for step in moving.steps(machine, here, self.sessions, self.now_ms):
             if isinstance(step, moving.Move):
                 self._relocate(step.workspace)
-                self.counts["moved off doomed machines"] += 1
+                self._tally("moved off doomed machines", 1)
 
     def _move(self, spare: int) -> None:
         self.moved_at = self.now
-        before = self.now - self.trial.move_after
+        before_ms = self.now_ms - int(self.trial.move_after * 1000)
         partly = [m for m in self.roomy.values() if m.occupied]
         movable = {
             m.id: [
-                one
-                for one in self.on[m.id]
-                if not self.sessions[one] and self.left_at.get(one, inf) <= before
+                one.id
+                for one in self.on[m.id].values()
+                if defragment.movable(one, self.sessions[one.id], before_ms, self.now_ms)
             ]
             for m in partly
         }
-        for move in defragment.moves(spare, partly, movable):
+        spare -= len(self.roomy) - len(partly)  # empty ones are given back anyway
+        for move in defragment.moves(max(0, spare), partly, movable):
             self._relocate(self.on[move.machine_id][move.workspace_id])
-            self.counts["moved"] += 1
+            self._tally("moved", 1)
 
     def _relocate(self, workspace: Workspace) -> None:
         """It is stopped, saved, and wants a slot again; whoever is connected comes back to it by themselves."""
@@ -547,14 +595,15 @@ class _Day:
         if not suspects:
             return
         shown = self.cloud.describe(suspects)
-        outlook = reconcile.Outlook(self.trial.launch_timeout, joins=True)
+        standby = reconcile.standby(suspects, self.trial.rule.standby)
+        outlook = reconcile.Outlook(self.trial.launch_timeout, joins=True, standby=standby)
         repeats = []
         for change in reconcile.converge_machines(suspects, shown, self.now_ms, outlook):
             if isinstance(change, reconcile.Repeat):
                 repeats.append(change.machine.id)
             elif isinstance(change, reconcile.Remove):
                 self._become(change.machine, _M.TERMINATED)
-                self.counts["given up"] += 1
+                self._tally("given up", 1)
         if repeats:
             self._ask(repeats)
 
@@ -572,16 +621,19 @@ class _Day:
 
     def _told(self, seconds: float) -> Account:
         sums = self.account
-        sums.pass_to(self.now, self.users, len(self.cloud.instances))
+        self._pass()
         for workspace in self.of.values():
             if workspace.id in self.asked:  # they wait still
                 came, _ = self.asked[workspace.id]
                 sums.served(came, self.now - came, workspace.priority)
         hours = sums.machine_seconds / 3600
-        stopped = self.cloud.stopped_seconds(self.now) / 3600
+        stopped = sums.stopped_seconds / 3600
         cost = hours * self.cloud.about.price + stopped * self.cloud.about.price_stopped
         counts: dict[str, float] = dict(self.counts)
         if self.trial.prices is not None:
+            for machine_id, here in self.on.items():  # they run on, and what they ran is billed
+                for workspace in here.values():
+                    self._bill(workspace, self.machines[machine_id])
             counts["billed"] = shown(self.billed)
         return Account(
             self.trial.name, self.trial.setting, self.workload.name, self.seed,
@@ -598,12 +650,13 @@ class _Sums:
         self.slots, self.counted_from = slots, counted_from
         self.at = counted_from
         self.visits = self.arrivals = 0
-        self.machine_seconds = self.bound_seconds = self.user_seconds = 0.0
+        self.machine_seconds = self.stopped_seconds = 0.0
+        self.bound_seconds = self.user_seconds = 0.0
         self.waits: list[float] = []
         self.hours: dict[int, tuple[int, int]] = {}
         self._priorities: dict[str, tuple[int, float, float]] = {}
 
-    def pass_to(self, now: float, users: int, machines: int) -> None:
+    def pass_to(self, now: float, users: int, machines: int, stopped: int) -> None:
         seconds = now - self.at
         if seconds <= 0:
             return
@@ -611,6 +664,7 @@ class _Sums:
         self.user_seconds += users * seconds
         self.bound_seconds += -(-users // self.slots) * seconds
         self.machine_seconds += machines * seconds
+        self.stopped_seconds += stopped * seconds
 
     def arrive(self, at: float) -> None:
         if at >= self.counted_from:
