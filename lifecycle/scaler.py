@@ -37,15 +37,11 @@ LESSON, LESSON_S = 10.0, 1800.0
 """Waits more or fewer than promised that change the risk taken by a factor of e: so many, and those of so many seconds."""
 BIAS_MIN, BIAS_MAX = -2.0, 4.0
 MEMORY = 100.0  # waits as promised that are remembered, to be shown
-SHRINK, SHRINK_LEAST = (
-    0.1,
-    5.0,
-)  # of the pool, given back in a minute at most; so many machines in any case
+SHRINK, SHRINK_LEAST = 0.1, 20.0
+"""Share of the pool that is given back in a minute at most; so many machines in any case."""
 RECOVERY = 600.0  # seconds until a pool's API that was slow is asked as much as before
-OVERDUE, FEW = (
-    3.0,
-    5,
-)  # lead times after which a launch is not counted on, once so many were measured
+OVERDUE, FEW = 3.0, 5
+"""Lead times after which a launch is not counted on any more, once so many launches were measured."""
 START_GUESS = 0.5  # of a boot: what a stopped machine takes, before any was started
 QUEUE_MAX = 3600.0  # seconds that launches wait for the pool's API, at most, as far as is reckoned
 
