@@ -21,6 +21,7 @@ QUICK = (
     *IDE_FLAGS,
     "--idle-timeout", "3", "--idle-sweep-interval", "0.3",
     "--terminate-sweep-interval", "0.3", "--scale-interval", "0.3", "--scale-in-delay", "1",
+    "--wait-probability", "0",  # so often nobody comes back
 )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ async def test_a_few_calls_boot_a_workspace_and_stop_it(
         "--redis-url", server.url, "--pool", "ec2", "--instance-types", "m7i.large",
         "--machine-image", ec2.register_image(Name="i", RootDeviceName="/dev/xvda")["ImageId"],
         "--subnets", ec2.describe_subnets()["Subnets"][0]["SubnetId"],
-        "--snapshots", "s3://snapshots/ide", "--warm-slots", "0", "--scale-in-delay", "600",
+        "--snapshots", "s3://snapshots/ide", "--warm-slots", "0", "--wait-probability", "0", "--scale-in-delay", "600",
     )  # fmt: skip
     # It launches nothing, so nobody is told that address; its own is known once it listens.
     gateway = await serve(

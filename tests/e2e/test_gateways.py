@@ -122,7 +122,9 @@ async def test_a_client_may_come_in_on_either(two: Any, client_of: Any, state: R
 async def test_the_other_takes_over_from_a_killed_leader(
     two: Any, client_of: Any, state: Redis, until: Any
 ) -> None:
-    a, b = await two("--slots", "1", "--warm-slots", "0", "--max-machines", "2")
+    a, b = await two(
+        "--slots", "1", "--warm-slots", "0", "--wait-probability", "0", "--max-machines", "2"
+    )
     client = client_of(b)
     workspace = await client.running()
     token = (await client.enter(workspace))["token"]

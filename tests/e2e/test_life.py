@@ -79,7 +79,8 @@ async def test_a_workspace_lives_stops_wakes_terminates_and_comes_back(
 
 
 async def test_the_pool_grows_and_shrinks_with_the_people(serve: Any, client_of: Any) -> None:
-    gateway = await serve(*QUICK, "--slots", "2", "--idle-timeout", "4")
+    law = ("--slots", "2", "--wait-probability", "0")
+    gateway = await serve(*QUICK, *law, "--idle-timeout", "4")
     client = client_of(gateway)
     await asyncio.gather(*(client.running(user) for user in ("ada", "bob", "eve")))
     _, machines = await client.api("GET", "/api/machines")

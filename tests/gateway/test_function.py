@@ -57,6 +57,7 @@ def environment(
         "PUBLIC_URL": "https://ide.example.com",
         "DOMAIN": "ide.example.com",
         "WARM_SLOTS": "0",
+        "WAIT_PROBABILITY": "0",
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"IDE_GATEWAY_{name}", value)
