@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lifecycle import defragment
 from lifecycle.peaks import Peak
 from lifecycle.plans import Plan, Policy, Quota
 from lifecycle.pricing import Prices, shown
@@ -211,6 +212,13 @@ def test_what_nobody_is_connected_to_moves_once() -> None:
     account = moving(Visit(1190, 6, 1))
     assert (account.counts["moved"], account.violations) == (1, [])
     assert account.arrivals == 7
+
+
+def test_what_may_move_is_asked_of_the_rule_that_says_so_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(defragment, "movable", lambda *_: False)
+    assert "moved" not in moving(Visit(1190, 6, 1)).counts
 
 
 def test_nothing_moves_of_whom_somebody_is_connected_to() -> None:
