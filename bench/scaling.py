@@ -20,10 +20,13 @@ from statistics import fmean
 
 from bench import report
 from gateway.simulate import decided
+from lifecycle.simulation.datasets import PackageMissing
+from lifecycle.simulation.explaining import explained
 from lifecycle.simulation.plots import draw
 from lifecycle.simulation.records import Account, Cloud, Workload
 from lifecycle.simulation.runs import Task, run, workload_of
 from lifecycle.simulation.settings import Settings
+from lifecycle.simulation.spec import clock
 from lifecycle.simulation.summary import Summary, summaries
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -47,6 +50,11 @@ SMALL_CURVES: dict[str, tuple[float | None, ...]] = CURVES | {
     "kpa": (0.9, 0.75),
     "hpa": (0.9, 0.75),
     "fixed": (26, 30),
+}
+RECORDED: dict[str, tuple[float | None, ...]] = {
+    "moving": (0.01, 0.001),
+    "promise": (0.01, 0.001),
+    "kpa": (0.85,),
 }
 BUCKET = Cloud(burst=1000, rate=2.0)
 FAULTS = Cloud(
@@ -319,8 +327,47 @@ def speed(seeds: int, jobs: int) -> str:
     )
 
 
+def recorded(seeds: int, jobs: int) -> str:
+    """Arrivals that happened, of packages whose data files are read."""
+    text = []
+    for name in ("flights", "bikes", "parking"):
+        spec = f"{name}:users=1500"
+        try:
+            found = simulated(grid(spec, RECORDED, seeds, Cloud(), Settings()), jobs)
+        except PackageMissing as error:
+            text.append(f"`{spec}`: not measured. {error}\n")
+            continue
+        text.append(compared(f"`{spec}`, {seeds} seeds:", found))
+    return "\n".join(text)
+
+
+def standby(seeds: int, jobs: int) -> str:
+    """Machines that are stopped and start in 20 s, for what a new one takes 60."""
+    text = []
+    for kept in (0, 40):
+        settings = Settings(standby_machines=kept)
+        found = simulated(grid(LARGE, {"promise": (0.01, 0.001)}, seeds, Cloud(), settings), jobs)
+        text.append(
+            compared(f"`{LARGE} --standby-machines {kept} --start 20`, {seeds} seeds:", found)
+        )
+    return "\n".join(text)
+
+
+def explain(seeds: int, jobs: int) -> str:
+    moment = "09:12"
+    task = Task(LARGE, "promise", 0.01, 1, explain=clock(moment))
+    account = run([task], decided, 1, lambda share: None)[0]
+    lines = explained(account, clock(moment))
+    return "\n".join(
+        [f"`ide-gateway simulate {LARGE} --explain {moment}`:", "", "```", *lines, "```"]
+    )
+
+
 PARTS: dict[str, Callable[..., str]] = {
-    "large": large, "small": small, "calibration": calibration, "rush": rush, "peaks": peaks, "speed": speed,
+    "large": large, "small": small, "calibration": calibration, "rush": rush,
+    "recorded": recorded,
+    "standby": standby,
+    "explain": explain, "peaks": peaks, "speed": speed,
 }  # fmt: skip
 
 

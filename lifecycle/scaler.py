@@ -416,8 +416,9 @@ def _reason(
 ) -> str:
     law = f"{facts.users} users"
     if need.probability and need.free > rule.warm_slots:
-        law += f" + {need.free} free slots for {need.risk:.2g} to wait over {need.lead_time:.0f} s"
-        law += f" ({need.up:.1f} come, {need.down:.1f} leave{', a rush' if need.panic else ''})"
+        law += f" + {need.free} free slots for {need.probability * 100:g} % to wait at most"
+        rush = ", a rush" if need.panic else ""
+        law += f" ({need.up:.1f} come and {need.down:.1f} leave in {need.lead_time:.0f} s{rush})"
     elif not need.held:
         law += f" + {rule.warm_slots} warm slots"
     if need.held:
