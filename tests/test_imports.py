@@ -61,7 +61,7 @@ PURE = (
     "lifecycle.notices.deliveries",
     "lifecycle.agent.contract", *DECISIONS,
     "lifecycle.peaks", "lifecycle.peaks_declared", "lifecycle.simulation.records", "lifecycle.simulation.cloud",
-    "lifecycle.simulation.settings", "lifecycle.simulation.spec",
+    "lifecycle.simulation.baselines", "lifecycle.simulation.settings", "lifecycle.simulation.spec",
     "lifecycle.simulation.stays", "lifecycle.simulation.arrivals", "lifecycle.simulation.visits",
     "lifecycle.simulation.generated", "lifecycle.simulation.rows", "lifecycle.simulation.moments",
     "lifecycle.simulation.stretch", "lifecycle.simulation.recorded", "lifecycle.simulation.happened",

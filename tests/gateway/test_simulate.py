@@ -16,11 +16,13 @@ from gateway import __main__, simulate_order
 from gateway import simulate as command
 from gateway.settings import Settings
 from gateway.simulate_flags import CLOUD, SETTINGS
+from lifecycle.simulation.cloud import CloudModel
 from lifecycle.simulation.records import Account, Cloud
 from lifecycle.simulation.settings import Settings as Simulated
 from tests.lifecycle.simulation import standin
 
 DAY = "diurnal:users=20"
+SIMULATOR = command.simulator
 
 
 @pytest.fixture
@@ -274,3 +276,90 @@ def test_the_default_of_a_policy_is_shown_where_many_figures_are() -> None:
         "ceil 1",
         "fixed",
     ]
+
+
+# Through the engine itself
+
+
+@pytest.fixture
+def real(run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """run(), and nobody stands in for the engine."""
+    monkeypatch.setattr(command, "simulator", SIMULATOR)
+    return run
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> str:
+    """Three come at ten past eight, a minute apart, for ten minutes each; one comes back at nine."""
+    file = tmp_path / "three.csv"
+    rows = [f"2026-11-23T08:1{n}:00Z,600,u{n}," for n in range(3)]
+    file.write_text("\n".join(["at,seconds,user,priority", *rows, "2026-11-23T09:00:00Z,600,u0,"]))
+    return f"recorded:{file}"
+
+
+def test_a_day_through_the_engine(real: Any, three: str, tmp_path: Path) -> None:
+    """One machine for all three, who wait for it to boot; the idle timeout of an hour holds at nine."""
+    file = tmp_path / "results.json"
+    code, out, err = real(
+        three, "--policy", "ceil", "--policy", "hpa=0.7", "--price", "0.5", "--explain", "08:10:02", "--json", str(file),
+        "--jobs", "1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "hpa: its figure is target utilisation (Kubernetes)" in out
+    assert "08:10:02  want 1, have 0, launch 1\n" in out
+    assert "ceil: launched 1, refused 0" in out
+    found = json.loads(file.read_text())
+    ceil, hpa = found["runs"]
+    assert (ceil["visits"], ceil["arrivals"], ceil["violations"]) == (4, 3, [])
+    # From 08:10:02 until the decision after the last visit.
+    assert ceil["machineHours"] == pytest.approx((50 * 60) / 3600, abs=1e-3)
+    assert ceil["cost"] == pytest.approx(ceil["machineHours"] * 0.5)
+    assert hpa["policy"] == "hpa"
+
+
+def test_plans_prices_and_hours_without_capacity_have_effects(
+    real: Any, three: str, tmp_path: Path
+) -> None:
+    plans, prices, file = tmp_path / "plans.toml", tmp_path / "prices.toml", tmp_path / "found.json"
+    plans.write_text("[plans.default]\nidle-timeout = 60\nquota = {hours-a-day = 0.1}\n")
+    prices.write_text('currency = "EUR"\n[running]\ndefault = 1.0\n')
+    code, out, err = real(
+        three, "--policy", "ceil", "--plans", str(plans), "--prices", str(prices), "--no-capacity", "08:00-08:20",
+        "--json", str(file),
+    )  # fmt: skip
+    assert code == 0, err
+    assert "refused by quota 1" in out
+    (row,) = json.loads(file.read_text())["runs"]
+    assert row["arrivals"] == 3
+    # All three wait until 08:20 and a boot; each of them runs for eleven minutes.
+    assert row["counts"]["billed"] == pytest.approx(3 * 11 / 60, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--plans", "/none.toml"], "error: --plans /none.toml: it cannot be read"),
+        (["--prices", "/none.toml"], "error: --prices /none.toml: it cannot be read"),
+        (["--no-capacity", "nine"], "error: --no-capacity nine: must be a time such as 09:12"),
+        (["--no-capacity", "09:00"], "error: --no-capacity"),
+        (["--no-capacity", "09:00-08:00"], "error: --no-capacity 09:00-08:00: ends before it begins"),
+    ],
+)  # fmt: skip
+def test_files_and_hours_that_cannot_be_meant(
+    real: Any, three: str, arguments: list[str], words: str
+) -> None:
+    code, out, err = real(three, *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_a_promise_that_the_engine_sees_broken_is_told(
+    real: Any, three: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cloud that takes machines back without a word."""
+    monkeypatch.setattr(CloudModel, "taken_back_at", lambda self, machine, now: now + 60.0)
+    monkeypatch.setattr("lifecycle.moving.steps", lambda *_: [])
+    code, _, err = real(three, "--policy", "ceil")
+    assert code == 1
+    assert "warning: ceil, seed 1: m-" in err
+    assert "was taken away with sessions on it" in err
