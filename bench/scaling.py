@@ -33,17 +33,17 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 PICTURES = PAGE.with_name("scaling")
 LARGE, SMALL = "diurnal:users=1500", "diurnal:users=50"
 CURVES: dict[str, tuple[float | None, ...]] = {
-    "moving": (0.05, 0.01, 0.001),
+    "moving": (0.01, 0.001),
     "promise": (0.05, 0.01, 0.001),
     "ceil": (None,),
     "ceil+p": (0.03, 0.07),
     "agones": (0.03, 0.07),
     "kpa": (0.95, 0.85),
     "hpa": (0.95, 0.85),
-    "fixed": (720, 780),
+    "fixed": (740, 780),
 }
 SMALL_CURVES: dict[str, tuple[float | None, ...]] = CURVES | {
-    "moving": (0.05, 0.02, 0.005),
+    "moving": (0.02, 0.005),
     "promise": (0.05, 0.02, 0.005),
     "ceil+p": (0.07, 0.2),
     "agones": (0.07, 0.2),
