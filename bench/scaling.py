@@ -155,7 +155,7 @@ def small(seeds: int, jobs: int) -> str:
 
 
 def calibration(seeds: int, jobs: int) -> str:
-    """On days after the first, of the same seeds: what is learnt is learnt."""
+    """Over three days: what is learnt on the first is known on the next."""
     promises = (0.05, 0.01, 0.001)
     spec = f"{LARGE},days=3"
     rows = simulated(grid(spec, {"moving": promises}, seeds, Cloud(), Settings()), jobs)
