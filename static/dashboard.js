@@ -119,7 +119,8 @@ const worded = (name) => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCa
 
 function shown(value) {
   if (Array.isArray(value)) return value.join(", ") || "none";
-  return typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
+  const isLong = typeof value === "number" && !Number.isInteger(value);
+  return String(isLong ? Number(value.toPrecision(4)) : value);
 }
 
 /** Who waited, of those who came, beside what is promised. */

@@ -35,7 +35,7 @@ async def test_the_pool_tells_its_last_decision_with_its_inputs(alone: Any) -> N
 
 
 async def test_the_pool_tells_what_was_reckoned_and_remembered(alone: Any) -> None:
-    rule = Rule(wait_probability=0.01, burst=10, rate=1.0)
+    rule = Rule(wait_probability=0.01, burst=100, rate=1.0)
     memory = begin(1_000_000, rule)
     for second in (2, 4):
         now = 1_000_000 + second * 1000
@@ -49,7 +49,7 @@ async def test_the_pool_tells_what_was_reckoned_and_remembered(alone: Any) -> No
         "came": 6, "waited": 2, "share": pytest.approx(1 / 3), "credit": memory.credit
     }  # fmt: skip
     assert told["rates"]["slow"] == memory.demand.slow
-    assert told["pace"]["burst"] == 10
+    assert told["pace"]["burst"] == 100
     assert told["window"][-1] == {"at": 1_004_000, "machines": decision.want}
     assert (told["since"], told["reason"]) == (1_000_000, decision.reason)
     assert {"memory", "flow"}.isdisjoint(told)
