@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle.agent import warm
+from lifecycle.agent import copies, warm
 from lifecycle.agent.contract import Restore, SnapshotSpec, StartSpec, WarmSpec
 from lifecycle.agent.disk import SEEN, WorkspaceDir
 from lifecycle.agent.isolation import Isolation
 from lifecycle.agent.processes import started_at
+from lifecycle.agent.refusal import BootFailed
 from lifecycle.agent.spare import Spare
 from lifecycle.agent.warm import WarmIdes
 from lifecycle.agent.workspace import LocalWorkspace, Setup
@@ -279,3 +280,30 @@ async def test_one_that_is_still_starting_is_waited_for(
     assert isinstance(workspace.spec, StartSpec)
     assert workspace.spec.upstream_header == f"Authorization: token {spare.ide.secret}"
     await workspace.stop(1, 1)
+
+
+async def test_files_restored_for_one_that_is_not_given_are_out_of_its_reach(
+    kept: Kept, spec, make_spec, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its user may be somebody else's a moment later, and the files are that user's."""
+    kept.tell(spec)
+    await kept.turn()
+    spare = await kept.serving()
+    setup = kept._setup
+    workspace = LocalWorkspace(setup, WorkspaceDir(setup.directory, "demo"), lambda: None, kept)
+
+    def breaks_off(where: WorkspaceDir, *_: object) -> None:
+        where.home.mkdir()
+        raise BootFailed("restore_corrupt", "it breaks off")
+
+    monkeypatch.setattr(copies, "restore", breaks_off)
+    workspace.start(make_spec(1, restore=Restore("snapshots", "s1")))
+    await until(lambda: workspace.saved.status == "failed")
+    await until(lambda: kept._spares == [spare])
+    assert workspace.where.path.stat().st_mode & 0o777 == 0o700
+    kept.take(make_spec(2))
+    workspace.start(make_spec(2))
+    await until(lambda: workspace.saved.status == "running")
+    assert workspace.where.path.stat().st_mode & 0o777 == 0o711
+    await workspace.stop(2, 1)
+    kept.give_back(spare)
