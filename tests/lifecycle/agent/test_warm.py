@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -12,9 +13,9 @@ import pytest
 
 from lifecycle.agent import copies, warm
 from lifecycle.agent.contract import Restore, SnapshotSpec, StartSpec, WarmSpec
-from lifecycle.agent.disk import SEEN, WorkspaceDir
+from lifecycle.agent.disk import SEEN, Saved, WorkspaceDir
 from lifecycle.agent.isolation import Isolation
-from lifecycle.agent.processes import started_at
+from lifecycle.agent.processes import StillRunning, started_at
 from lifecycle.agent.refusal import BootFailed
 from lifecycle.agent.spare import Spare
 from lifecycle.agent.warm import WarmIdes
@@ -307,3 +308,57 @@ async def test_files_restored_for_one_that_is_not_given_are_out_of_its_reach(
     assert workspace.where.path.stat().st_mode & 0o777 == 0o711
     await workspace.stop(2, 1)
     kept.give_back(spare)
+
+
+async def test_one_that_dies_before_anybody_noted_it_is_cleaned_up(kept: Kept, spec) -> None:
+    kept.tell(spec)
+    await kept.turn()
+    (spare,) = kept._spares
+    spare.ready.cancel()
+    await asyncio.wait({spare.ready})
+    spare.ready = asyncio.create_task(asyncio.Event().wait())  # what it said is still being read
+    spare.ide.process.kill()
+    await spare.ide.process.wait()
+    assert await kept.turn() == 0
+    assert list((kept._setup.directory / "warm").iterdir()) == []
+
+
+async def test_one_whose_start_cannot_be_noted_is_ended(
+    kept: Kept, spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = []
+    save = WorkspaceDir.save
+
+    def full(where: WorkspaceDir, saved: Saved) -> None:
+        if saved.pid:
+            launched.append((saved.pid, saved.started))
+            raise OSError("no space left on device")
+        save(where, saved)
+
+    monkeypatch.setattr(WorkspaceDir, "save", full)
+    kept.tell(spec)
+    assert await kept.turn() == 0
+    ((pid, started),) = launched
+    assert started_at(pid) != started
+    assert list((kept._setup.directory / "warm").iterdir()) == []
+
+
+async def test_one_that_cannot_be_ended_keeps_its_user(
+    kept: Kept, spec, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    async def hangs(*_: object) -> None:
+        raise StillRunning("SIGKILL did not end 1")
+
+    kept.tell(spec)
+    await kept.turn()
+    spare = await kept.serving()
+    with monkeypatch.context() as stuck:
+        stuck.setattr(warm, "end", hangs)
+        kept.tell(WarmSpec())
+        assert await kept.turn() == 0
+        assert spare.where.path.is_dir()
+        await kept.recover()
+    assert caplog.text.count("SIGKILL did not end 1") == 2
+    await kept.recover()
+    await spare.ide.process.wait()
+    assert not spare.where.path.exists()
