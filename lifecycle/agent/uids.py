@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,12 +43,21 @@ def _choose(directory: Path, held: int, base: int) -> tuple[int, bool]:
         if holds(directory, uid):
             return uid, False
         path = CLAIMS / str(uid)
-        if _is_void(path, uid):
+        if _is_void(path, uid) and not _is_known(uid):
             path.unlink(missing_ok=True)
             path.symlink_to(directory)
             return uid, True
     message = f"all {PER_MACHINE} uids from {base} are taken; delete workspaces of this machine"
     raise BootFailed("isolation_impossible", message)
+
+
+def _is_known(uid: int) -> bool:
+    """Whether it is the uid of somebody on this host: their processes and files are not ours to end and remove."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _clear_open(uid: int) -> None:

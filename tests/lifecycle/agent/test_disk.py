@@ -184,3 +184,15 @@ def test_what_one_user_left_where_all_may_write_does_not_reach_the_next(
     os.chown(tmp_path / "tmp" / "theirs", 7000, 7000)
     assert uids.claim(one, 7000, 7000) == 7000
     assert (tmp_path / "tmp" / "theirs").exists(), "its own stay as long as it has the uid"
+
+
+def test_a_uid_of_the_hosts_own_people_is_never_taken(
+    tmp_path: Path, claims: Path, monkeypatch
+) -> None:
+    def known(uid: int) -> str:
+        if uid in (7000, 7001):
+            return "an account of the host's directory service"
+        raise KeyError(uid)
+
+    monkeypatch.setattr(uids.pwd, "getpwuid", known)
+    assert uids.claim(_place(tmp_path, "one"), 0, 7000) == 7002
