@@ -1,8 +1,8 @@
 """Machines that nobody needs are emptied: what nobody is connected to moves to machines in use.
 
 A machine drains first, so that nothing new comes to it and what left it does not go back; then each of its workspaces is
-asked to stop and to start again, in one step with the look that nobody is there. Should somebody come back before, the
-machine is ready again. All of it follows from the records, so whoever leads next goes on where one died.
+asked to stop and to start again, in one step with the look that nobody is there. Should somebody come back before, or
+files not get away, the machine is ready again. All of it follows from the records, so whoever leads next goes on where one died.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ _W, _M = WorkspaceStatus, MachineStatus
 
 EVERY = 10.0  # seconds between two looks for what can move
 QUIET_MAX = 1000  # workspaces of one look, those that were seen least lately
+STUCK = 60.0
+"""Seconds that somebody's files may take to leave. Where they cannot (too many for a snapshot, no room for one) the
+machine works on, or their person would wait for ever."""
 EMPTIED = "emptied: what runs there moves to machines in use"
 """Reason of a machine's drain."""
+CAME_BACK = "somebody came back to it"
 REASON = MOVING + "its machine is not needed any more"
 """Reason of a workspace's stop."""
 
@@ -54,7 +58,7 @@ class Emptying:
         self._not_before = at + EVERY
         quiet = await self._quiet(now_ms)
         for machine in begun:
-            await self._go_on(machine, quiet)
+            await self._go_on(machine, quiet, now_ms)
         spare -= sum(1 for m in machines if takes_work(m) and not m.occupied)  # given back anyway
         if begun or spare <= 0:
             return
@@ -88,16 +92,19 @@ class Emptying:
         log.info("machine.emptied", machine=machine.id, workspaces=[w.id for w in workspaces])
         for workspace in workspaces:
             if not await self._move(workspace):
-                await self._ready_again(machine.id)
+                await self._ready_again(machine.id, CAME_BACK)
                 return
 
-    async def _go_on(self, machine: Machine, quiet: Mapping[str, Workspace]) -> None:
+    async def _go_on(self, machine: Machine, quiet: Mapping[str, Workspace], now_ms: int) -> None:
         """With one whose emptying was begun: move what has yet to, or let it work on."""
         for one in await self._store.get_many(await self._fleet.files_on(machine.id)):
+            if one.status is _W.QUEUED and now_ms - one.status_since_ms > STUCK * 1000:
+                await self._ready_again(machine.id, f"the files of {one.id} cannot leave it")
+                return
             if one.status not in (_W.STARTING, _W.RUNNING):
                 continue
             if one.id not in quiet or not await self._move(quiet[one.id]):
-                await self._ready_again(machine.id)
+                await self._ready_again(machine.id, CAME_BACK)
                 return
 
     async def _move(self, one: Workspace) -> bool:
@@ -117,13 +124,13 @@ class Emptying:
         await self._signals.tell("workspace.moving", said)
         return True
 
-    async def _ready_again(self, machine_id: str) -> None:
+    async def _ready_again(self, machine_id: str, why: str) -> None:
         machine = await self._fleet.machine(machine_id)
         if machine is None or machine.status is not _M.DRAINING or machine.held_by:
             return
         if machine.doomed_at_ms:
             return
         try:
-            await self._fleet.change(machine, _M.READY, reason="somebody came back to it")
+            await self._fleet.change(machine, _M.READY, reason=why)
         except Conflict as conflict:
             log.info("machine.overtaken", machine=machine_id, why=str(conflict))

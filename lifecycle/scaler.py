@@ -44,6 +44,9 @@ OVERDUE, FEW = 3.0, 5
 """Lead times after which a launch is not counted on any more, once so many launches were measured."""
 START_GUESS = 0.5  # of a boot: what a stopped machine takes, before any was started
 QUEUE_MAX = 3600.0  # seconds that launches wait for the pool's API, at most, as far as is reckoned
+BACK_MAX = 60.0
+"""Seconds by which the clock may have gone back. After more memory begins anew: until it is as late again, nobody would
+be counted and nothing given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,8 @@ def machines_wanted(users: int, slots: int, warm_slots: int, max_machines: int) 
 def scale(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> tuple[Decision, Memory]:
     """What to do about the pool now, and what to remember. A machine with a workspace in a slot is never named in
     `drain` or `park`."""
+    if memory.at - now_ms / 1000 > BACK_MAX:
+        memory = begin(now_ms, rule)
     memory = _remember(facts, rule, memory, now_ms)
     fleet = _fleet(facts, rule, now_ms)
     need, least = _need(facts, rule, memory, fleet)

@@ -199,7 +199,7 @@ class Agent:
     async def cap_logs(self) -> None:
         for workspace in self._occupying():
             await asyncio.to_thread(output.cap, workspace.where.log)
-        self._warm.cap_logs()
+        await self._warm.cap_logs()
 
     async def shut_down(self, grace: float) -> None:
         """Stop every workspace in order; nothing starts any more."""

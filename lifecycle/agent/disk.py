@@ -136,6 +136,12 @@ class WorkspaceDir:
         self._give_home_to(uid)
         if uid:
             self._write_accounts(uid, self.user)
+        self.path.chmod(0o711)
+
+    def close(self) -> None:
+        """Nobody passes through until give_to() or move_in() is over: files that are on their way to a user who
+        may yet become somebody else's stay out of that one's reach, also when the boot breaks off."""
+        self.path.chmod(0o700)
 
     def _give_home_to(self, uid: int) -> None:
         self.home.mkdir(mode=0o700, exist_ok=True)
@@ -174,6 +180,7 @@ class WorkspaceDir:
             for name, own in warm.accounts.items():
                 os.rename(own, self.accounts[name])
             self._write_accounts(uid, self.id, warm.user)
+        self.path.chmod(0o711)
 
     @property
     def _moving(self) -> Path:

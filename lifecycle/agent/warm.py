@@ -17,7 +17,7 @@ from lifecycle.agent import output, uids
 from lifecycle.agent.contract import StartSpec, WarmSpec
 from lifecycle.agent.disk import Saved, WorkspaceDir
 from lifecycle.agent.ide import ended, launch, until_ready
-from lifecycle.agent.processes import StillRunning, end
+from lifecycle.agent.processes import Owner, StillRunning, end
 from lifecycle.agent.refusal import BootFailed
 from lifecycle.agent.spare import Spare
 from lifecycle.agent.workspace import Setup, load, owner_of
@@ -124,7 +124,8 @@ class WarmIdes:
         if self.clock() - spare.born >= STEADY:
             self._failures = 0
         code = spare.ide.process.returncode
-        error = spare.ready.exception() if not spare.ready.cancelled() else None
+        told = spare.ready.done() and not spare.ready.cancelled()
+        error = spare.ready.exception() if told else None
         self._failed(str(error) if error else f"it ended by itself ({ended(code or 0)})")
 
     def _failed(self, why: str) -> None:
@@ -157,9 +158,14 @@ class WarmIdes:
             upstream_header=spec.upstream_header.replace("{secret}", secret),
         )
         ide = await launch(start, where, uid, setup.isolation, setup.machine_id, setup.host)
-        where.save(Saved(uid=uid, pid=ide.process.pid, started=ide.started))
         ready = asyncio.create_task(until_ready(ide, start, ide.owner(uid), lambda: None))
-        return Spare(ide, where, uid, spec, ready, self.clock())
+        spare = Spare(ide, where, uid, spec, ready, self.clock())
+        try:
+            where.save(Saved(uid=uid, pid=ide.process.pid, started=ide.started))
+        except OSError:
+            await self._end(spare)  # before its uid is anybody's again
+            raise
+        return spare
 
     def _prepare(self, where: WorkspaceDir) -> int:
         where.make()
@@ -173,12 +179,18 @@ class WarmIdes:
     async def _end(self, spare: Spare) -> None:
         spare.ready.cancel()
         await asyncio.wait({spare.ready})
-        try:
-            await end(spare.ide.owner(spare.uid), GRACE)
+        if await self._away(spare.where, spare.ide.owner(spare.uid), spare.uid, GRACE):
             await spare.ide.process.wait()
+
+    async def _away(self, where: WorkspaceDir, owner: Owner, uid: int, grace: float) -> bool:
+        """Whether it is gone. What cannot be ended keeps its uid, which nobody else may have beside it."""
+        try:
+            await end(owner, grace)
         except StillRunning as error:
             log.error("%s", error)
-        await asyncio.to_thread(self._discard, spare.where, spare.uid)
+            return False
+        await asyncio.to_thread(self._discard, where, uid)
+        return True
 
     def _discard(self, where: WorkspaceDir, uid: int) -> None:
         uids.release(where.path, uid)
@@ -195,8 +207,7 @@ class WarmIdes:
                 continue
             where = WorkspaceDir(self._setup.directory, path.name, "warm")
             saved = load(where)
-            await end(owner_of(where, saved), 0)
-            await asyncio.to_thread(self._discard, where, saved.uid)
+            await self._away(where, owner_of(where, saved), saved.uid, 0)
         for link in sorted(links, key=lambda each: -each.lstat().st_mtime)[LINKS:]:
             os.unlink(link)
 
@@ -207,9 +218,9 @@ class WarmIdes:
             while self._spares:
                 await self._end(self._spares.pop())
 
-    def cap_logs(self) -> None:
-        for spare in self._spares:
-            output.cap(spare.where.log)
+    async def cap_logs(self) -> None:
+        for spare in list(self._spares):
+            await asyncio.to_thread(output.cap, spare.where.log)
 
 
 def _same(one: WarmSpec, other: WarmSpec) -> bool:

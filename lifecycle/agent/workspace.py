@@ -211,7 +211,10 @@ class LocalWorkspace:
                 await _unbroken(volume.mount, self.where, spec.volume, spec.device)
             if spec.restore:
                 self._show(step="restore")
-                uid = self._spare.uid if self._spare else self.saved.uid
+                uid = self.saved.uid
+                if self._spare is not None:
+                    uid = self._spare.uid
+                    self.where.close()
                 await _unbroken(copies.restore, self.where, spec, uid)
             if self._spare is not None and await self._take_over(spec, self._spare):
                 return

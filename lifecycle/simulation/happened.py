@@ -5,6 +5,7 @@ workspace stops, less the idle timeout that was waited for then (`idle=`)."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -46,15 +47,20 @@ class Spans:
     found: list[tuple[str, int, int]] = field(default_factory=list)
     open: dict[str, tuple[str, int]] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    names: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    """Owner → names of its stretches that are open: a week has a million events, and thousands are open."""
     early: int = 0
 
     def begin(self, name: str, owner: str, at_ms: int) -> None:
-        self.open.setdefault(name, (owner, at_ms))
+        if name not in self.open:
+            self.open[name] = owner, at_ms
+            self.names[owner][name] = None
 
     def end(self, name: str, owner: str, at_ms: int, may_be_early: bool) -> None:
         """may_be_early: an end without a beginning says that it lasted since before the record."""
         if name in self.open:
             owner, since = self.open.pop(name)
+            del self.names[owner][name]
             self.found.append((owner, since, at_ms))
         elif may_be_early and name not in self.ended:
             self.early += 1
@@ -149,11 +155,7 @@ def _sessions(told: list[Happened], spans: Spans) -> None:
                 lost = [n for n in spans.open if n.rpartition("-")[0] == event.gateway]
                 spans.end_all(lost, event.at_ms)
             case kind if kind in ENDS:
-                spans.end_all(_of(spans, event.workspace), event.at_ms)
-
-
-def _of(spans: Spans, workspace: str) -> list[str]:
-    return [name for name, (owner, _) in spans.open.items() if owner == workspace]
+                spans.end_all(spans.names[event.workspace], event.at_ms)
 
 
 def _starts(told: list[Happened], spans: Spans, idle: float) -> None:

@@ -76,7 +76,7 @@ POLICIES: Mapping[str, Sizer] = {
         (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scaler.scale,
     ),
     MOVING: Sizer(
-        "as promise, and what nobody is connected to moves to empty machines", 0.01,
+        "as promise, and what nobody is connected to moves, so that machines come empty", 0.01,
         (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scaler.scale,
     ),
     "ceil": Sizer("no figure: users over slots, rounded up", None, (), _like(baselines.ceil_rule)),

@@ -8,9 +8,11 @@ import pytest
 from redis.asyncio import Redis
 
 from lifecycle import emptying
+from lifecycle.actions import Actions
 from lifecycle.defragment import movable
 from lifecycle.emptying import EMPTIED
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.snapshots import SnapshotError
 from lifecycle.stores import keys
 from tests.lifecycle.fakes import workspace
 from tests.lifecycle.world import Leader, World
@@ -107,6 +109,30 @@ async def test_the_next_leader_goes_on_with_what_was_begun(world: World) -> None
     await world.fleet.change(await world.machine("m-2"), M.DRAINING, reason=EMPTIED)
     await world.until(leader, lambda: alone(world))
     assert (await world.gets(leader, moves, W.RUNNING)).machine_id == "m-1"
+
+
+async def test_files_that_cannot_leave_are_gone_back_to(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, moves = await spread(world)
+    leader = world.leader(**(SPREAD | {"scale_in_delay": 30.0}))
+
+    async def fails(*_: object) -> None:
+        raise SnapshotError("too_large", "its files are more than --snapshot-max-bytes")
+
+    monkeypatch.setattr(Actions, "snapshot", fails)
+
+    async def waits() -> bool:
+        await world.flush()
+        return (await world.read(moves)).status is W.QUEUED
+
+    await world.until(leader, waits)
+    await world.rounds(leader)
+    assert (await world.machine("m-2")).status is M.DRAINING
+    monkeypatch.setattr(emptying, "STUCK", -1.0)
+    back = await world.gets(leader, moves, W.RUNNING)
+    assert (back.machine_id, back.epoch) == ("m-2", moves.epoch + 1)
+    assert (await world.machine("m-2")).reason == f"the files of {moves.id} cannot leave it"
 
 
 async def test_nothing_moves_while_nobody_knows_who_is_there(world: World) -> None:

@@ -73,7 +73,15 @@ async def test_what_is_over_goes_and_makes_room(redis: Redis) -> None:
     going_on = {**over, "late": 600}
     await redis.hset(
         keys.PEAKS,
-        mapping={"over": json.dumps(over), "on": json.dumps(going_on), "no": "{", "nor": "7"},
+        mapping={
+            "over": json.dumps(over),
+            "on": json.dumps(going_on),
+            "no": "{",
+            "nor": "7",
+            "words": json.dumps(going_on | {"users": "five"}),
+            "digits": json.dumps(going_on | {"users": "5.5"}),
+            "endless": json.dumps(going_on | {"late": float("inf")}),
+        },
     )
     assert (await store.declare(Peak(now + 60_000, 1, "a"), 2, ""))[0] == "ok"
     assert await redis.hkeys(keys.PEAKS) == ["on", "a"]

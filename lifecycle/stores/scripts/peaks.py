@@ -7,14 +7,15 @@ from lifecycle.stores.scripts.prelude import PRELUDE
 _CURRENT = (
     PRELUDE
     + """
+local function is_number(value) return type(value) == 'number' and value - value == 0 end  -- finite
+
 -- Names and bodies of those that are not over; the others go, and so does what is no peak.
 local function current()
   local rows, kept = redis.call('HGETALL', 'peaks'), {}
   for i = 1, #rows, 2 do
     local read, peak = pcall(cjson.decode, rows[i + 1])
-    local fits = read and type(peak) == 'table' and tonumber(peak.users) and tonumber(peak.early)
-    if fits and tonumber(peak.at) and tonumber(peak.late)
-        and tonumber(peak.at) + tonumber(peak.late) * 1000 > now then
+    local fits = read and type(peak) == 'table' and is_number(peak.users) and is_number(peak.early)
+    if fits and is_number(peak.at) and is_number(peak.late) and peak.at + peak.late * 1000 > now then
       kept[#kept + 1] = rows[i]
       kept[#kept + 1] = rows[i + 1]
     else

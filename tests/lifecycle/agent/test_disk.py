@@ -161,3 +161,38 @@ def test_files_that_move_in_with_a_warm_ide_are_never_lost(
     assert {name: (where.home / name).read_text() for name in files} == files
     assert (where.home.stat().st_ino == inode) == (renames > 2)
     assert not (where.path / "home.moving").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to give files to somebody else needs root")
+def test_what_one_user_left_where_all_may_write_does_not_reach_the_next(
+    tmp_path: Path, claims: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(uids, "OPEN", (tmp_path / "tmp", tmp_path / "absent"))
+    drawer = tmp_path / "tmp" / "ssh-agent"
+    drawer.mkdir(parents=True)
+    (tmp_path / "kept").write_text("not there")
+    for name in ("notes", "theirs"):
+        (tmp_path / "tmp" / name).write_text(name)
+    (drawer / "key").write_text("private")
+    (tmp_path / "tmp" / "link").symlink_to(tmp_path / "kept")
+    for name, owner in (("notes", 7000), ("ssh-agent", 7000), ("link", 7000), ("theirs", 7001)):
+        os.chown(tmp_path / "tmp" / name, owner, owner, follow_symlinks=False)
+    one = _place(tmp_path, "one")
+    assert uids.claim(one, 0, 7000) == 7000
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["theirs"]
+    assert (tmp_path / "kept").read_text() == "not there"
+    os.chown(tmp_path / "tmp" / "theirs", 7000, 7000)
+    assert uids.claim(one, 7000, 7000) == 7000
+    assert (tmp_path / "tmp" / "theirs").exists(), "its own stay as long as it has the uid"
+
+
+def test_a_uid_of_the_hosts_own_people_is_never_taken(
+    tmp_path: Path, claims: Path, monkeypatch
+) -> None:
+    def known(uid: int) -> str:
+        if uid in (7000, 7001):
+            return "an account of the host's directory service"
+        raise KeyError(uid)
+
+    monkeypatch.setattr(uids.pwd, "getpwuid", known)
+    assert uids.claim(_place(tmp_path, "one"), 0, 7000) == 7002

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle.agent import warm
+from lifecycle.agent import copies, warm
 from lifecycle.agent.contract import Restore, SnapshotSpec, StartSpec, WarmSpec
-from lifecycle.agent.disk import SEEN, WorkspaceDir
+from lifecycle.agent.disk import SEEN, Saved, WorkspaceDir
 from lifecycle.agent.isolation import Isolation
-from lifecycle.agent.processes import started_at
+from lifecycle.agent.processes import StillRunning, started_at
+from lifecycle.agent.refusal import BootFailed
 from lifecycle.agent.spare import Spare
 from lifecycle.agent.warm import WarmIdes
 from lifecycle.agent.workspace import LocalWorkspace, Setup
@@ -279,3 +281,84 @@ async def test_one_that_is_still_starting_is_waited_for(
     assert isinstance(workspace.spec, StartSpec)
     assert workspace.spec.upstream_header == f"Authorization: token {spare.ide.secret}"
     await workspace.stop(1, 1)
+
+
+async def test_files_restored_for_one_that_is_not_given_are_out_of_its_reach(
+    kept: Kept, spec, make_spec, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its user may be somebody else's a moment later, and the files are that user's."""
+    kept.tell(spec)
+    await kept.turn()
+    spare = await kept.serving()
+    setup = kept._setup
+    workspace = LocalWorkspace(setup, WorkspaceDir(setup.directory, "demo"), lambda: None, kept)
+
+    def breaks_off(where: WorkspaceDir, *_: object) -> None:
+        where.home.mkdir()
+        raise BootFailed("restore_corrupt", "it breaks off")
+
+    monkeypatch.setattr(copies, "restore", breaks_off)
+    workspace.start(make_spec(1, restore=Restore("snapshots", "s1")))
+    await until(lambda: workspace.saved.status == "failed")
+    await until(lambda: kept._spares == [spare])
+    assert workspace.where.path.stat().st_mode & 0o777 == 0o700
+    kept.take(make_spec(2))
+    workspace.start(make_spec(2))
+    await until(lambda: workspace.saved.status == "running")
+    assert workspace.where.path.stat().st_mode & 0o777 == 0o711
+    await workspace.stop(2, 1)
+    kept.give_back(spare)
+
+
+async def test_one_that_dies_before_anybody_noted_it_is_cleaned_up(kept: Kept, spec) -> None:
+    kept.tell(spec)
+    await kept.turn()
+    (spare,) = kept._spares
+    spare.ready.cancel()
+    await asyncio.wait({spare.ready})
+    spare.ready = asyncio.create_task(asyncio.Event().wait())  # what it said is still being read
+    spare.ide.process.kill()
+    await spare.ide.process.wait()
+    assert await kept.turn() == 0
+    assert list((kept._setup.directory / "warm").iterdir()) == []
+
+
+async def test_one_whose_start_cannot_be_noted_is_ended(
+    kept: Kept, spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = []
+    save = WorkspaceDir.save
+
+    def full(where: WorkspaceDir, saved: Saved) -> None:
+        if saved.pid:
+            launched.append((saved.pid, saved.started))
+            raise OSError("no space left on device")
+        save(where, saved)
+
+    monkeypatch.setattr(WorkspaceDir, "save", full)
+    kept.tell(spec)
+    assert await kept.turn() == 0
+    ((pid, started),) = launched
+    assert started_at(pid) != started
+    assert list((kept._setup.directory / "warm").iterdir()) == []
+
+
+async def test_one_that_cannot_be_ended_keeps_its_user(
+    kept: Kept, spec, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    async def hangs(*_: object) -> None:
+        raise StillRunning("SIGKILL did not end 1")
+
+    kept.tell(spec)
+    await kept.turn()
+    spare = await kept.serving()
+    with monkeypatch.context() as stuck:
+        stuck.setattr(warm, "end", hangs)
+        kept.tell(WarmSpec())
+        assert await kept.turn() == 0
+        assert spare.where.path.is_dir()
+        await kept.recover()
+    assert caplog.text.count("SIGKILL did not end 1") == 2
+    await kept.recover()
+    await spare.ide.process.wait()
+    assert not spare.where.path.exists()
