@@ -11,7 +11,8 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from math import log
@@ -57,6 +58,12 @@ RECORDED: dict[str, tuple[float | None, ...]] = {
     "kpa": (0.85,),
 }
 BUCKET = Cloud(burst=1000, rate=2.0)
+HUGE = "diurnal:users=3000"
+BAD_DAYS = (
+    f"`{HUGE}` on {{days}} days of different seeds, with 2 % of launches failing, 1 % never heard of again, EC2's default"
+    " bucket, machines taken back after a day on average with two minutes' notice, and ten and thirty minutes without any"
+    " capacity each day:"
+)
 FAULTS = Cloud(
     fails=0.02, hangs=0.01, burst=1000, rate=2.0, spot_hours=24.0,
     refusals=((30_000.0, 30_600.0), (60_000.0, 61_800.0)),
@@ -285,36 +292,21 @@ def peaks(seeds: int, jobs: int) -> str:
     return "\n".join(text)
 
 
-def safety(seeds: int, jobs: int, sessions: int) -> str:
-    """A pool of some 3,000 users with faults on, day after day."""
-    spec, a_day = "diurnal:users=3000", 87_000
-    days = -(-sessions // a_day)
-    settings = Settings(scale_interval=10.0)
-    tasks = [Task(spec, "moving", 0.01, seed, FAULTS, settings) for seed in range(1, days + 1)]
-    counts: dict[str, int] = {}
-    visits, broken, seconds = 0, [], 0.0
-
-    began = time.monotonic()
-    for start in range(0, len(tasks), 20):
-        for account in run(tasks[start : start + 20], decided, jobs, lambda share: None):
-            visits += account.visits
+def safety(seeds: int, jobs: int, sessions: int) -> Iterator[str]:
+    """A pool of some 3,000 users with faults on, day after day; told again after every twenty days."""
+    settings, counts = Settings(scale_interval=10.0), Counter[str]()
+    visits, days, broken = 0, 0, list[str]()
+    while visits < sessions:
+        seeds_now = range(days + 1, days + 21)
+        tasks = [Task(HUGE, "moving", 0.01, seed, FAULTS, settings) for seed in seeds_now]
+        for account in run(tasks, decided, jobs, lambda share: None):
+            visits, days = visits + account.visits, days + 1
             broken += account.violations
-            seconds += account.seconds
-            for name, count in account.counts.items():
-                counts[name] = counts.get(name, 0) + count
-        print(
-            f"  {visits:,} sessions, {len(broken)} violations, {time.monotonic() - began:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
-    rows = [("sessions", f"{visits:,}"), ("violations", str(len(broken)))]
-    rows += [(name, f"{count:,}") for name, count in sorted(counts.items())]
-    told = "\n".join(f"- {text}" for text in broken[:20])
-    return report.table(
-        f"`{spec}` on {days} days of different seeds, with 2 % of launches failing, 1 % never heard of again, EC2's default"
-        " bucket, machines taken back after a day on average with two minutes' notice, and ten and thirty minutes without any"
-        " capacity each day:", ("what", "how often"), rows,
-    ) + told  # fmt: skip
+            counts.update({name: int(count) for name, count in account.counts.items()})
+        rows = [("sessions", f"{visits:,}"), ("violations", str(len(broken)))]
+        rows += [(name, f"{count:,}") for name, count in sorted(counts.items())]
+        found = "".join(f"- {text}\n" for text in broken[:20])
+        yield report.table(BAD_DAYS.format(days=days), ("what", "how often"), rows) + found
 
 
 def speed(seeds: int, jobs: int) -> str:
@@ -363,7 +355,7 @@ def explain(seeds: int, jobs: int) -> str:
     )
 
 
-PARTS: dict[str, Callable[..., str]] = {
+PARTS: dict[str, Callable[..., str | Iterator[str]]] = {
     "large": large, "small": small, "calibration": calibration, "rush": rush,
     "recorded": recorded,
     "standby": standby,
@@ -382,10 +374,11 @@ def main() -> None:
     parts = PARTS | {"safety": partial(safety, sessions=options.sessions)}
     for name in options.parts or parts:
         began = time.monotonic()
-        told = parts[name](options.seeds, options.jobs)
-        print(f"{told}\n({name}: {time.monotonic() - began:.0f} s)\n", flush=True)
-        if options.write:
-            report.write(name, told, PAGE, "sim")
+        answer = parts[name](options.seeds, options.jobs)
+        for told in [answer] if isinstance(answer, str) else answer:
+            print(f"{told}\n({name}: {time.monotonic() - began:.0f} s)\n", flush=True)
+            if options.write:
+                report.write(name, told, PAGE, "sim")
 
 
 if __name__ == "__main__":
