@@ -58,15 +58,19 @@ RECORDED: dict[str, tuple[float | None, ...]] = {
     "kpa": (0.85,),
 }
 BUCKET = Cloud(burst=1000, rate=2.0)
-HUGE = "diurnal:users=3000"
+HUGE, DAYS = "diurnal:users=3000,days=4", 4
 BAD_DAYS = (
-    f"`{HUGE}` on {{days}} days of different seeds, with 2 % of launches failing, 1 % never heard of again, EC2's default"
+    f"`{HUGE}`, {{runs}} times with different seeds, {{days}} days in all, with 2 % of launches failing, 1 % never heard of again, EC2's default"
     " bucket, machines taken back after a day on average with two minutes' notice, and ten and thirty minutes without any"
     " capacity each day:"
 )
 FAULTS = Cloud(
     fails=0.02, hangs=0.01, burst=1000, rate=2.0, spot_hours=24.0,
-    refusals=((30_000.0, 30_600.0), (60_000.0, 61_800.0)),
+    refusals=tuple(
+        (day * 86_400.0 + since, day * 86_400.0 + until)
+        for day in range(DAYS)
+        for since, until in ((30_000.0, 30_600.0), (60_000.0, 61_800.0))
+    ),
 )  # fmt: skip
 
 
@@ -293,20 +297,25 @@ def peaks(seeds: int, jobs: int) -> str:
 
 
 def safety(seeds: int, jobs: int, sessions: int) -> Iterator[str]:
-    """A pool of some 3,000 users with faults on, day after day; told again after every twenty days."""
+    """A pool of some 3,000 users with faults on, day after day; told again after each few."""
     settings, counts = Settings(scale_interval=10.0), Counter[str]()
-    visits, days, broken = 0, 0, list[str]()
+    visits, number, broken = 0, 0, list[str]()
     while visits < sessions:
-        seeds_now = range(days + 1, days + 21)
-        tasks = [Task(HUGE, "moving", 0.01, seed, FAULTS, settings) for seed in seeds_now]
+        some = range(number + 1, number + 1 + 2 * jobs)
+        tasks = [Task(HUGE, "moving", 0.01, seed, FAULTS, settings) for seed in some]
         for account in run(tasks, decided, jobs, lambda share: None):
-            visits, days = visits + account.visits, days + 1
+            visits, number = visits + account.visits, number + 1
             broken += account.violations
             counts.update({name: int(count) for name, count in account.counts.items()})
         rows = [("sessions", f"{visits:,}"), ("violations", str(len(broken)))]
         rows += [(name, f"{count:,}") for name, count in sorted(counts.items())]
         found = "".join(f"- {text}\n" for text in broken[:20])
-        yield report.table(BAD_DAYS.format(days=days), ("what", "how often"), rows) + found
+        yield (
+            report.table(
+                BAD_DAYS.format(runs=number, days=number * DAYS), ("what", "how often"), rows
+            )
+            + found
+        )
 
 
 def speed(seeds: int, jobs: int) -> str:
