@@ -101,13 +101,15 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def compared(title: str, rows: Sequence[Summary]) -> str:
-    """A row a policy and figure."""
+    """A row a policy and figure. Over the least bound of all: what moves stays longer, and so needs more itself."""
+    bound = min(row.bound_hours for row in rows)
     columns = ("policy", "its figure", "served warm", "machine-hours over the bound", "p99 wait")
     found = []
     for row in rows:
         figure = "" if row.figure is None else f"{row.figure:g}"
         warm = f"{percent(row.warm.value, 3)} ± {(row.warm.margin or 0) * 100:.3f}"
-        over = f"{row.overhead.value:.4f} ± {row.overhead.margin or 0:.4f}"
+        hours, margin = row.machine_hours.value, row.machine_hours.margin or 0.0
+        over = f"{hours / bound:.4f} ± {margin / bound:.4f}"
         found.append((row.policy, figure, warm, over, f"{row.everybody(99):.0f} s"))
     return report.table(title, columns, found)
 
@@ -115,10 +117,11 @@ def compared(title: str, rows: Sequence[Summary]) -> str:
 def cheapest(rows: Sequence[Summary], warm: float) -> dict[str, float]:
     """Policy → machine-hours over the bound at which it serves that share warm, between the figures that were tried (the
     share who wait on a logarithmic scale); policies that never do are left out."""
+    bound = min(row.bound_hours for row in rows)
     found: dict[str, float] = {}
     for policy in dict.fromkeys(row.policy for row in rows):
         mine = [
-            (max(1e-6, 1 - row.warm.value), row.overhead.value) for row in rows if row.policy == policy
+            (max(1e-6, 1 - row.warm.value), row.machine_hours.value / bound) for row in rows if row.policy == policy
         ]  # fmt: skip
         mine.sort(reverse=True)
         wanted = 1 - warm
