@@ -36,21 +36,19 @@ LARGE, SMALL = "diurnal:users=1500", "diurnal:users=50"
 CURVES: dict[str, tuple[float | None, ...]] = {
     "moving": (0.01, 0.001),
     "promise": (0.05, 0.01, 0.001),
-    "ceil": (None,),
-    "ceil+p": (0.03, 0.07),
-    "agones": (0.03, 0.07),
-    "kpa": (0.95, 0.85),
+    "ceil+p": (0.0, 0.01, 0.02, 0.03, 0.07),
+    "agones": (0.01, 0.03, 0.07),
+    "kpa": (0.985, 0.95, 0.85),
     "hpa": (0.95, 0.85),
     "fixed": (740, 780),
 }
-SMALL_CURVES: dict[str, tuple[float | None, ...]] = CURVES | {
+SMALL_CURVES: dict[str, tuple[float | None, ...]] = {
     "moving": (0.02, 0.005),
-    "promise": (0.05, 0.02, 0.005),
-    "ceil+p": (0.07, 0.2),
-    "agones": (0.07, 0.2),
-    "kpa": (0.9, 0.75),
-    "hpa": (0.9, 0.75),
-    "fixed": (26, 30),
+    "promise": (0.02, 0.005),
+    "ceil+p": (0.0, 0.03, 0.07, 0.15),
+    "agones": (0.03, 0.1),
+    "kpa": (0.95, 0.85),
+    "hpa": (0.9, 0.8),
 }
 RECORDED: dict[str, tuple[float | None, ...]] = {
     "moving": (0.01, 0.001),
@@ -152,7 +150,7 @@ def curves(
     seeds: int, jobs: int, spec: str, figures: dict[str, tuple[float | None, ...]], name: str
 ) -> str:
     rows = simulated(grid(spec, figures, seeds, Cloud(), Settings()), jobs)
-    chosen = [row for row in rows if row.figure in (0.001, 0.005, 0.07, 0.85, 0.75, 780, 30, None)]
+    chosen = [row for row in rows if row.figure in (0.001, 0.005, 0.07, 0.15, 0.1, 0.85, 0.8, 780)]
     one_each = list({row.policy: row for row in chosen}.values())
     draw(rows, one_each, Settings().slots, PICTURES / name)
     title = f"`{spec}`, {seeds} seeds, boots of 60 s, idle timeout of an hour:"
