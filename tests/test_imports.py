@@ -60,7 +60,7 @@ PURE = (
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",
     "lifecycle.agent.contract", *DECISIONS,
-    "lifecycle.peaks", "lifecycle.peaks_declared", "lifecycle.simulation.records", "lifecycle.simulation.cloud",
+    "lifecycle.peaks", "lifecycle.peaks_declared", "lifecycle.simulation.records", "lifecycle.simulation.cloud", "lifecycle.simulation.sums",
     "lifecycle.simulation.baselines", "lifecycle.simulation.settings", "lifecycle.simulation.spec",
     "lifecycle.simulation.stays", "lifecycle.simulation.arrivals", "lifecycle.simulation.visits",
     "lifecycle.simulation.generated", "lifecycle.simulation.rows", "lifecycle.simulation.moments",

@@ -34,6 +34,7 @@ from lifecycle.queueing import boost_ms
 from lifecycle.scaler import Decision, Facts, Memory, Rule
 from lifecycle.simulation.cloud import CloudModel
 from lifecycle.simulation.records import Account, Cloud, Sample, Visit, Workload
+from lifecycle.simulation.sums import Sums
 from lifecycle.usage import RUNNING, Piece, month_of, month_window
 
 _W = WorkspaceStatus
@@ -41,7 +42,6 @@ _M = MachineStatus
 
 Decide = Callable[[Facts, Rule, Memory, int], tuple[Decision, Memory]]
 
-WARM = 1.0  # seconds; who has a slot sooner did not wait
 SAMPLE = 60.0  # seconds between two samples
 DAY_MS = 86_400_000
 PATIENCE = 86_400.0  # seconds beyond the last visit, at most, until everybody was served
@@ -116,7 +116,8 @@ class _Day:
         self.refused_until = self.moved_at = -inf
         self.arrived = self.departed = self.waited = 0  # since the last decision
         self.throttled = False
-        self.account = _Sums(trial.rule.slots, workload.counted_from)
+        self.account = Sums(trial.rule.slots, workload.counted_from)
+        self.decision: Decision | None = None
         self.facts = policy.Facts(trusted_since_ms=1)
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
@@ -613,7 +614,8 @@ class _Day:
         status = Counter(m.status for m in self.listed.values())
         ready = len(self.machines) - len(self.listed) + status[_M.READY]
         launching, stopped = status[_M.LAUNCHING], status[_M.STOPPED]
-        want, waiting = self.decision.want, len(self.queue)
+        want = self.decision.want if self.decision else 0
+        waiting = len(self.queue)
         self.samples.append(Sample(self.now, self.users, waiting, ready, launching, stopped, want))
         orphans = self.cloud.instances - self.machines.keys()
         if orphans:
@@ -641,51 +643,3 @@ class _Day:
             sums.user_seconds / 3600, cost, sums.hours, self.samples, counts,
             self.violations, self.explained, seconds, sums.priorities(),
         )  # fmt: skip
-
-
-class _Sums:
-    """What is summed up while time passes, from counted_from on."""
-
-    def __init__(self, slots: int, counted_from: float) -> None:
-        self.slots, self.counted_from = slots, counted_from
-        self.at = counted_from
-        self.visits = self.arrivals = 0
-        self.machine_seconds = self.stopped_seconds = 0.0
-        self.bound_seconds = self.user_seconds = 0.0
-        self.waits: list[float] = []
-        self.hours: dict[int, tuple[int, int]] = {}
-        self._priorities: dict[str, tuple[int, float, float]] = {}
-
-    def pass_to(self, now: float, users: int, machines: int, stopped: int) -> None:
-        seconds = now - self.at
-        if seconds <= 0:
-            return
-        self.at = now
-        self.user_seconds += users * seconds
-        self.bound_seconds += -(-users // self.slots) * seconds
-        self.machine_seconds += machines * seconds
-        self.stopped_seconds += stopped * seconds
-
-    def arrive(self, at: float) -> None:
-        if at >= self.counted_from:
-            self.arrivals += 1
-            came, waited = self.hours.get(int(at // 3600) % 24, (0, 0))
-            self.hours[int(at // 3600) % 24] = (came + 1, waited)
-
-    def served(self, came: float, wait: float, priority: str) -> None:
-        if not self.counted_from <= came < inf:
-            return
-        count, total, longest = self._priorities.get(priority, (0, 0.0, 0.0))
-        self._priorities[priority] = (count + 1, total + wait, max(longest, wait))
-        if wait >= WARM:
-            self.waits.append(wait)
-            hour = int(came // 3600) % 24
-            arrivals, waited = self.hours.get(hour, (0, 0))
-            self.hours[hour] = (arrivals, waited + 1)
-
-    def priorities(self) -> dict[str, tuple[int, float, float]]:
-        """Priority → how many, their mean wait, the longest."""
-        return {
-            name: (count, total / count, longest)
-            for name, (count, total, longest) in self._priorities.items()
-        }

@@ -44,18 +44,17 @@ class Sizer:
             rate=cloud.rate,
             boot_guess=cloud.boot,
         )
+        moves = settings.move_after if name in OURS else 0.0
         return Trial(
             rule,
-            self.decide(figure or 0.0),
-            name,
-            figure,
-            plan_of(settings),
-            settings.scale_interval,
-            (settings.move_after or MOVE_AFTER)
-            if name == MOVING
-            else settings.move_after * (name in OURS),
-            GIVEN_UP * cloud.boot,
-            read_prices(settings.prices),
+            decide=self.decide(figure or 0.0),
+            name=name,
+            setting=figure,
+            plan=plan_of(settings),
+            tick=settings.scale_interval,
+            move_after=moves or MOVE_AFTER if name == MOVING else moves,
+            launch_timeout=GIVEN_UP * cloud.boot,
+            prices=read_prices(settings.prices),
         )
 
 

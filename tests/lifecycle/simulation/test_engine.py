@@ -19,6 +19,7 @@ from lifecycle.pricing import Prices, shown
 from lifecycle.simulation import engine
 from lifecycle.simulation.cloud import CloudModel
 from lifecycle.simulation.records import Cloud, Visit
+from lifecycle.simulation.sums import WARM
 from lifecycle.usage import RUNNING, Piece
 from tests.lifecycle.simulation.timeline import (
     CLOUD,
@@ -417,7 +418,7 @@ def test_whatever_happens_everybody_is_served_and_no_promise_is_broken(
 
 def needed(account: engine.Account) -> float:
     """Slot-hours: of users, but for what they waited, and for the moment until it is seen that they do not."""
-    waited = sum(account.waits) + engine.WARM * (account.arrivals - len(account.waits))
+    waited = sum(account.waits) + WARM * (account.arrivals - len(account.waits))
     before = max((sample.waiting for sample in account.samples if sample.at < 0), default=0)
     return account.user_hours - waited / 3600 - before * 10.0
 
