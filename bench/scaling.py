@@ -144,7 +144,7 @@ def below(title: str, rows: Sequence[Summary], shares: Sequence[float]) -> str:
 
 
 SHOWN = ("moving", "kpa")  # over the day, hour by hour: a picture of all of them is two megabytes
-SHARES = (0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
+SHARES = (0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 
 
 def curves(
