@@ -360,6 +360,7 @@ def explain(seeds: int, jobs: int) -> str:
     task = Task(LARGE, "promise", 0.01, 1, explain=clock(moment))
     account = run([task], decided, 1, lambda share: None)[0]
     lines = explained(account, clock(moment))
+    lines = lines[: lines.index("", 2)]  # the nearest decision
     return "\n".join(
         [f"`ide-gateway simulate {LARGE} --explain {moment}`:", "", "```", *lines, "```"]
     )
