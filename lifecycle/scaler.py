@@ -26,11 +26,8 @@ COUNTED = frozenset({_M.READY, _M.LAUNCHING})
 
 LATE = 0.75  # the quantile of recent boots that a machine is expected to take
 CREDIT_S = 3600.0  # seconds over which the promise is kept
-CREDIT_MIN, CREDIT_MAX, GAIN = (
-    -1.0,
-    1.7,
-    2.0,
-)  # a risk of exp(-2) to exp(3.4) times the promised one
+CREDIT_MIN, CREDIT_MAX, GAIN = -1.0, 1.7, 2.0
+"""A risk of exp(-2) to exp(3.4) times the promised one."""
 RISK_MAX = 0.5
 NOBODY = 0.01  # people expected in a lead time; with fewer, and nobody there, a pool without warm slots ends
 LESSON, LESSON_S = 10.0, 1800.0
@@ -188,7 +185,7 @@ def scale(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> tuple[Decisi
     need, least = _need(facts, rule, memory, fleet)
     memory = _window(memory, rule, need.machines)
     decision = _decide(facts, rule, memory, fleet, need, least, now_ms)
-    return decision, _account(facts, rule, memory, fleet, need, decision)
+    return decision, _account(facts, rule, memory, need, decision)
 
 
 def _remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
@@ -225,9 +222,8 @@ def _remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
 
 @dataclass(slots=True)
 class _Fleet:
-    """The machines by what can be done with them. awake: those that count as there. parking: those that
-    are emptied to be stopped. own: dedicated ones that hold
-    their owner's files. asleep: those of them whose owner is away; the first to be evicted first."""
+    """The machines by what can be done with them. awake: those that count as there. back: stopped ones whose owner
+    comes back. asleep: dedicated ones whose owner is away. parking: those that are emptied to be stopped."""
 
     awake: int
     back: int
@@ -393,9 +389,7 @@ def _asleep_first(m: Machine) -> tuple[bool, bool, int]:
     return (m.status is not _M.READY, m.status is not _M.LAUNCHING, m.status_since_ms)
 
 
-def _account(
-    facts: Facts, rule: Rule, memory: Memory, fleet: _Fleet, need: Need, decision: Decision
-) -> Memory:
+def _account(facts: Facts, rule: Rule, memory: Memory, need: Need, decision: Decision) -> Memory:
     """Remember what was given, what was foretold, and what was risked."""
     most = max(SHRINK_LEAST, SHRINK * decision.have)
     seconds = memory.at - memory.given_at
