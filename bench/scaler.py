@@ -26,6 +26,7 @@ def measure() -> dict[str, dict[str, list[float]]]:
 
 def _case(machines: int, waiting: int) -> dict[str, list[float]]:
     pool, queue = [_machine(n) for n in range(machines)], [_queued(n) for n in range(waiting)]
+    idle = {each.id: 60_000 + n for n, each in enumerate(pool) if 0 < each.occupied < SLOTS}
     users = sum(each.occupied for each in pool) + waiting
     rule = Rule(slots=SLOTS, max_machines=2 * machines, wait_probability=0.01, burst=1000, rate=2.0)
     memory, now = begin(0, rule), 0
@@ -36,7 +37,7 @@ def _case(machines: int, waiting: int) -> dict[str, list[float]]:
         before = time.thread_time_ns()
         _, memory = scale(facts, rule, memory, now)
         between = time.thread_time_ns()
-        place(queue, pool)
+        place(queue, pool, idle)
         found["scale"].append((between - before) / 1e6)
         found["place"].append((time.thread_time_ns() - between) / 1e6)
     return found

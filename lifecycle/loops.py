@@ -26,6 +26,7 @@ from lifecycle.peaks import Peak
 from lifecycle.placement import Detach, Place, at_once, place, without_room
 from lifecycle.plans import Policy
 from lifecycle.pools import Pool
+from lifecycle.presence import Presence
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
 from lifecycle.stores.signals import RedisSignals
@@ -69,6 +70,7 @@ class Loops:
             store, fleet, signals, pool, agents, actions, self._errands, times, token_of,
             evacuation, peaks,
         )  # fmt: skip
+        self._presence = Presence(store, self.machines.on)
         self._evacuation = evacuation
         self.sweeps = Sweeps(store, fleet, signals, times, policy_of, teller)
         news.listen(self._on_event)
@@ -166,13 +168,14 @@ class Loops:
             now = await self._store.now_ms()
             if reconcile.unheard(machines, now, self._times.launch_timeout):
                 return  # records were lost: it may run already, where nobody has heard from yet
-        commands = place(queue, machines)
+        commands = place(queue, machines, await self._presence.idle_ms(machines))
         waited = self._without & {
             w.id for w in queue
         }  # also those whose turn to boot has yet to come
         self._without = waited | without_room(queue, machines, commands)
         for command in at_once(commands, room):
             if isinstance(command, Place):
+                self._presence.placed(command.machine.id)
                 known = command.workspace.id in waited
                 boot = partial(self._boot, machine=command.machine, waited=known)
                 self._errand(command.workspace, boot, "boot")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -80,6 +80,10 @@ class Machines:
     def known_epoch(self, machine: Machine, workspace: Workspace) -> int:
         """The newest boot of it that this machine has reported; 0 when it knows none."""
         return self._watching.known_epoch(machine, workspace)
+
+    def on(self, machine_id: str) -> Collection[str]:
+        """Ids of the workspaces that this machine reported last."""
+        return self._watching.on(machine_id)
 
     async def close(self) -> None:
         """Watch no machine any more."""

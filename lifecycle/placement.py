@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -36,18 +36,39 @@ class Revive:
     machine: Machine
 
 
-def place(queue: Sequence[Workspace], machines: Sequence[Machine]) -> list[Place | Detach | Revive]:
+Order = tuple[int, int, int, int, str]
+
+
+def best_fit(machine: Machine, free: int, idle_ms: int) -> Order:
+    """The least is taken first: of a machine in use before an empty one, the machine where somebody was active most
+    lately, then the fullest, then the oldest.
+
+    Who comes keeps a machine for as long as they stay and an idle timeout. Where others are active it is kept for as
+    long anyway; where nobody is, it would soon have come empty, and can be given back then."""
+    return not machine.occupied, idle_ms, free, machine.created_at_ms, machine.id
+
+
+def place(
+    queue: Sequence[Workspace],
+    machines: Sequence[Machine],
+    idle_ms: Mapping[str, int] | None = None,
+) -> list[Place | Detach | Revive]:
     """Commands for the queue, next first. Nothing is said of a workspace that has to wait. O(machines), and
-    O(log n) for each in the queue.
+    O(log n) for each in the queue. idle_ms: machine → for how long nobody has been active on it (idleness.py);
+    those that are left out are in use.
 
     Files are where a workspace ran last; it goes back there when a slot is free, else they move by a
-    snapshot. Without files on a machine it takes the best fit: the fullest machine with a free slot that may
-    take it, then the oldest. Packing keeps machines empty that can then be given back.
+    snapshot. Without files on a machine it takes the best fit (best_fit).
     """
     commands: list[Place | Detach | Revive] = []
     if not queue:
         return commands
-    room = _Room([m for m in machines if takes_work(m)], _suits, _fullest)
+    idle = dict(idle_ms or {})
+    room = _Room(
+        [m for m in machines if takes_work(m)],
+        _suits,
+        lambda machine, free: best_fit(machine, free, idle.get(machine.id, 0)),
+    )
     by_id = {machine.id: machine for machine in machines}
     revived: set[str] = set()
     for workspace in queue:
@@ -61,11 +82,9 @@ def place(queue: Sequence[Workspace], machines: Sequence[Machine]) -> list[Place
             revived.add(command.machine.id)
         elif chosen is not None:
             # For a Detach, its place elsewhere is kept, or the next in the queue would take it meanwhile.
+            idle.pop(chosen.id, None)
             room.take(chosen)
     return commands
-
-
-Order = tuple[bool, bool, int, int, str]
 
 
 class _Room:
@@ -184,13 +203,9 @@ def _may_serve(zone: str, machine: Machine) -> bool:
 
 
 def _sooner(machine: Machine, free: int) -> Order:
-    """In the order of place(): the fullest; what is coming comes after what is there."""
+    """The fullest first; what is coming comes after what is there."""
     late, unknown = machine.status is not _M.READY, not machine.zone
     return late, unknown, free, machine.created_at_ms, machine.id
-
-
-def _fullest(machine: Machine, free: int) -> Order:
-    return False, False, free, machine.created_at_ms, machine.id
 
 
 def takes_work(machine: Machine) -> bool:

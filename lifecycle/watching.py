@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from logging import DEBUG, WARNING
 
@@ -48,6 +49,10 @@ class Watching:
     def known_epoch(self, machine: Machine, workspace: Workspace) -> int:
         """The newest boot of it that this machine has reported; 0 when it knows none."""
         return self._epochs.get(machine.id, {}).get(workspace.id, 0)
+
+    def on(self, machine_id: str) -> Collection[str]:
+        """Ids of the workspaces that this machine reported last."""
+        return self._epochs.get(machine_id, {}).keys()
 
     def watch(self, machine: Machine) -> None:
         """From now on, until it is gone. machine.address: its agent's."""

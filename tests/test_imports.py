@@ -49,13 +49,13 @@ NEVER = {
 DECISIONS = (
     "lifecycle.policy", "lifecycle.placement", "lifecycle.scaler", "lifecycle.queueing",
     "lifecycle.reconcile", "lifecycle.waiting", "lifecycle.demand", "lifecycle.promise",
-    "lifecycle.defragment",
+    "lifecycle.defragment", "lifecycle.idleness",
 )  # fmt: skip
 
 PURE = (
     "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.pricing", "lifecycle.identifiers",
     "lifecycle.plans", "lifecycle.schedule", "lifecycle.quota", "lifecycle.pace", "lifecycle.remembering",
-    "lifecycle.demand", "lifecycle.promise", "lifecycle.peaks", "lifecycle.defragment",
+    "lifecycle.demand", "lifecycle.promise", "lifecycle.peaks", "lifecycle.defragment", "lifecycle.idleness",
     "lifecycle.cloud_events", "lifecycle.moving", "lifecycle.joining", "lifecycle.pools.offerings",
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",

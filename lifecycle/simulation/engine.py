@@ -19,6 +19,7 @@ from random import Random
 from typing import Any
 
 from lifecycle import defragment, moving, policy, quota, reconcile, scaler
+from lifecycle.idleness import LOOK_EVERY, idle_ms
 from lifecycle.model import (
     STANDBY,
     Machine,
@@ -27,7 +28,7 @@ from lifecycle.model import (
     WorkspaceStatus,
     check_transition,
 )
-from lifecycle.placement import Place, place, takes_work
+from lifecycle.placement import Place, best_fit, place, takes_work
 from lifecycle.plans import Plan, Policy
 from lifecycle.pricing import Prices, shown
 from lifecycle.queueing import boost_ms
@@ -102,7 +103,9 @@ class _Day:
         self.machines: dict[str, Machine] = {}
         self.listed: dict[str, Machine] = {}  # those about which something may have to be done
         self.roomy: dict[str, Machine] = {}  # those with a free slot
-        self.by_free: list[list[tuple[int, str]]] = [[] for _ in range(trial.rule.slots + 1)]
+        self.shared: dict[str, Machine] = {}  # those of them that somebody is on
+        self.idle_ms: dict[str, int] = {}
+        self.idle_at = -inf
         self.goes: dict[str, float] = {}  # machine → when it is taken back
         self.on: dict[str, dict[str, Workspace]] = {}  # machine → what holds a slot of it
         self.of: dict[int, Workspace] = {}
@@ -265,7 +268,7 @@ class _Day:
         heappush(self.queue, (score, self.serial, workspace))
 
     def _boot_at_once(self, workspace: Workspace) -> bool:
-        machine = self._fullest()
+        machine = self._best()
         for command in place([workspace], [machine]) if machine else ():
             if isinstance(command, Place):
                 self._seat(command)
@@ -277,15 +280,23 @@ class _Day:
         while self.queue and self._boot_at_once(self.queue[0][2]):
             heappop(self.queue)
 
-    def _fullest(self) -> Machine | None:
+    def _best(self) -> Machine | None:
         """The machine that place() would choose among all of them: of a day's machines it is shown that one alone."""
-        for free, heap in enumerate(self.by_free):
-            while heap:
-                machine = self.roomy.get(heap[0][1])
-                if machine is not None and machine.slots - machine.occupied == free:
-                    return machine
-                heappop(heap)
-        return None
+        if not self.shared:
+            return next(iter(self.roomy.values()), None)  # all of them are empty
+        if len(self.shared) > 1 and self.now >= self.idle_at + LOOK_EVERY:
+            self.idle_at = self.now
+            self.idle_ms = {m.id: self._idle(m) for m in self.shared.values()}
+        idle = self.idle_ms
+        return min(
+            self.shared.values(), key=lambda m: best_fit(m, m.slots - m.occupied, idle[m.id])
+        )
+
+    def _idle(self, machine: Machine) -> int:
+        here = self.on[machine.id].values()
+        now = self.now_ms
+        last = (now if self.sessions[w.id] else max(w.left_at_ms, w.running_since_ms) for w in here)
+        return idle_ms(last, now)
 
     def _seat(self, command: Place) -> None:
         workspace, machine = command.workspace, command.machine
@@ -298,6 +309,7 @@ class _Day:
             )
         self.on[machine.id][workspace.id] = workspace
         self._list(machine)
+        self.idle_ms[machine.id] = 0
         self._turn(workspace, _W.STARTING)
         self._turn(workspace, _W.RUNNING)
         seen = {"boot": self.now_ms}
@@ -406,10 +418,14 @@ class _Day:
             self.listed[machine.id] = machine
         if ready and takes_work(machine) and machine.occupied < machine.slots:
             self.roomy[machine.id] = machine
-            free = machine.slots - machine.occupied
-            heappush(self.by_free[free], (machine.created_at_ms, machine.id))
+            if machine.occupied:
+                self.shared[machine.id] = machine
+                self.idle_ms[machine.id] = self._idle(machine)
+            else:
+                self.shared.pop(machine.id, None)
         else:
             self.roomy.pop(machine.id, None)
+            self.shared.pop(machine.id, None)
 
     def _become(self, machine: Machine, to: MachineStatus) -> None:
         check_transition(machine.status, to)
@@ -419,7 +435,7 @@ class _Day:
                 self.violations.append(f"{machine.id} was removed with {workspace.id} on it")
                 self._lose(workspace)
             del self.on[machine.id]
-            for each in (self.machines, self.listed, self.roomy, self.goes):
+            for each in (self.machines, self.listed, self.roomy, self.shared, self.goes):
                 each.pop(machine.id, None)
             self._pass()
             self.cloud.terminate(machine.id)
@@ -567,17 +583,18 @@ class _Day:
     def _move(self, spare: int) -> None:
         self.moved_at = self.now
         before_ms = self.now_ms - int(self.trial.move_after * 1000)
-        partly = [m for m in self.roomy.values() if m.occupied]
+        used = [m for m in self.machines.values() if m.occupied]
         movable = {
             m.id: [
                 one.id
                 for one in self.on[m.id].values()
-                if defragment.movable(one, self.sessions[one.id], before_ms, self.now_ms)
+                if defragment.movable(one, 0, before_ms, self.now_ms)
             ]
-            for m in partly
+            for m in used
+            if not any(self.sessions[each] for each in self.on[m.id])
         }
-        spare -= len(self.roomy) - len(partly)  # empty ones are given back anyway
-        for move in defragment.moves(max(0, spare), partly, movable):
+        spare -= len(self.roomy) - len(self.shared)  # empty ones are given back anyway
+        for move in defragment.moves(max(0, spare), used, movable):
             self._relocate(self.on[move.machine_id][move.workspace_id])
             self._tally("moved", 1)
 

@@ -122,6 +122,12 @@ class RedisStore:
         )
         return [str(each) for each in found]
 
+    async def last_active(self, workspace_ids: list[str]) -> dict[str, int]:
+        """Workspace → its last activity; those without a slot are left out."""
+        scores = await asked(self.redis.zmscore(keys.WORKSPACES, workspace_ids))
+        rows = zip(workspace_ids, scores, strict=True)
+        return {each: int(score) for each, score in rows if score is not None}
+
     async def schedule(self, looks: Mapping[str, tuple[int, int | None]]) -> None:
         """When to look again; None: not before a change. Each with the time it was due at: one that has
         become due anew meanwhile is left as it is."""

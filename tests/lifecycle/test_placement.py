@@ -28,8 +28,11 @@ def queued(id: str = "w1", home: str = "", **fields: str) -> Workspace:
     return workspace(id, WorkspaceStatus.QUEUED, machine_id=home, **fields)
 
 
-def where(queue: list[Workspace], machines: list[Machine]) -> dict[str, str]:
-    return {c.workspace.id: c.machine.id for c in place(queue, machines) if isinstance(c, Place)}
+def where(
+    queue: list[Workspace], machines: list[Machine], idle: dict[str, int] | None = None
+) -> dict[str, str]:
+    commands = place(queue, machines, idle)
+    return {c.workspace.id: c.machine.id for c in commands if isinstance(c, Place)}
 
 
 def test_a_newcomer_takes_the_fullest_machine_that_has_a_slot_left() -> None:
@@ -51,7 +54,29 @@ def test_of_equally_full_machines_the_oldest_is_taken() -> None:
 def test_the_queue_is_served_in_its_order_until_the_slots_are_gone() -> None:
     machines = [machine("m-1", slots=1), machine("m-2", slots=2, occupied=1)]
     queue = [queued("first"), queued("second"), queued("third")]
-    assert where(queue, machines) == {"first": "m-1", "second": "m-2"}
+    assert where(queue, machines) == {"first": "m-2", "second": "m-1"}
+
+
+def test_nobody_comes_to_a_machine_that_will_soon_be_empty_while_another_has_room() -> None:
+    full, quiet, busy = machine("m-1", occupied=5), machine("m-2", occupied=4), machine("m-3", occupied=2)  # fmt: skip
+    machines = [full, quiet, busy, machine("m-4")]
+    assert where([queued()], machines) == {"w1": "m-2"}
+    assert where([queued()], machines, {"m-2": 120_000}) == {"w1": "m-3"}
+    # Of two where nobody is active, the one where somebody was last.
+    assert where([queued()], machines, {"m-2": 120_000, "m-3": 90_000}) == {"w1": "m-3"}
+    # An empty one comes last: it can be given back at once.
+    many = [queued(f"w{n}") for n in range(5)]
+    chosen = where(many, machines, {"m-2": 120_000, "m-3": 900_000})
+    assert list(chosen.values()) == ["m-2", "m-3", "m-3", "m-3", "m-4"]
+
+
+def test_where_somebody_has_just_been_placed_somebody_is_active() -> None:
+    machines = [machine("m-1", occupied=3), machine("m-2", occupied=3)]
+    idle = {"m-1": 90_000, "m-2": 80_000}
+    assert where([queued("w1"), queued("w2"), queued("w3")], machines, idle) == {
+        "w1": "m-2", "w2": "m-2", "w3": "m-1"
+    }  # fmt: skip
+    assert idle == {"m-1": 90_000, "m-2": 80_000}, "what was known is the caller's"
 
 
 def test_whoever_has_files_goes_home_even_if_another_machine_is_fuller() -> None:
@@ -251,8 +276,11 @@ def suits(w: Workspace, m: Machine) -> bool:
     return not (m.slots == 1 and m.holds_files > 0) and w.zone in ("", m.zone)
 
 
-def scanned(queue: list[Workspace], machines: list[Machine]) -> dict[str, str]:
+def scanned(
+    queue: list[Workspace], machines: list[Machine], idle: dict[str, int]
+) -> dict[str, str]:
     """Workspace → the machine that place() chooses for it, where it says something."""
+    idle = dict(idle)
     free = {m.id: m.slots - m.occupied for m in machines if takes_work(m)}
     by_id = {m.id: m for m in machines}
     found = {}
@@ -261,7 +289,17 @@ def scanned(queue: list[Workspace], machines: list[Machine]) -> dict[str, str]:
         chosen = home if home is not None and free.get(home.id, 0) > 0 else None
         if chosen is None:
             fits = [m for m in machines if free.get(m.id, 0) > 0 and suits(w, m)]
-            chosen = min(fits, key=lambda m: (free[m.id], m.created_at_ms, m.id), default=None)
+            chosen = min(
+                fits,
+                key=lambda m: (
+                    not m.occupied,
+                    idle.get(m.id, 0),
+                    free[m.id],
+                    m.created_at_ms,
+                    m.id,
+                ),
+                default=None,
+            )
         if chosen is None:
             continue
         if home in (None, chosen):
@@ -276,6 +314,7 @@ def scanned(queue: list[Workspace], machines: list[Machine]) -> dict[str, str]:
         ):
             continue
         free[chosen.id] -= 1
+        idle[chosen.id] = 0
     return found
 
 
@@ -333,10 +372,12 @@ def situations(draw: st.DrawFn) -> tuple[list[Workspace], list[Machine]]:
     return queue, machines
 
 
-@given(situations())
+@given(
+    situations(), st.dictionaries(st.sampled_from([f"m-{n}" for n in range(8)]), st.integers(1, 3))
+)
 def test_it_chooses_what_a_look_at_every_machine_would(
-    situation: tuple[list[Workspace], list[Machine]],
+    situation: tuple[list[Workspace], list[Machine]], idle: dict[str, int]
 ) -> None:
     queue, machines = situation
-    assert where(queue, machines) == scanned(queue, machines)
+    assert where(queue, machines, idle) == scanned(queue, machines, idle)
     assert shortage(queue, machines, 5).zones == scanned_zones(queue, machines, 5)

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifecycle import defragment
+from lifecycle.model import Workspace, WorkspaceStatus
 from lifecycle.peaks import Peak
+from lifecycle.placement import Place, place
 from lifecycle.plans import Plan, Policy, Quota
 from lifecycle.pricing import Prices, shown
 from lifecycle.simulation import engine
@@ -54,6 +56,39 @@ def test_who_comes_back_within_the_idle_timeout_needs_no_slot() -> None:
     late = simulated(Visit(1, 0, 300), Visit(961, 0, 0), Visit(1562, 0, 1))
     assert (late.visits, late.arrivals) == (3, 2)
     assert late.waits == [61.0], "the machine is there for another 120 s"
+
+
+def test_who_comes_goes_where_somebody_is_connected() -> None:
+    """Machines of two slots are up at 62: 0 and 1 are on the first one, 2 and 3 on the second. 0 and 2 are gone at 101, 1 at
+    102; 0 and 2 stop at 701. Who comes at 701.5 goes to where 3 is: 1 stops at 702, and the window of 120 s forgets what
+    was decided just before that at 824."""
+    account = simulated(
+        Visit(1, 0, 39), Visit(1, 1, 40), Visit(1, 2, 39), Visit(1, 3, 5000), Visit(701.5, 4, 100),
+        Visit(3000, 3, 1), slots=2,
+    )  # fmt: skip
+    assert account.counts == {"launched": 2, "refused": 0, "given back": 1}
+    assert seconds(account.machine_hours) == (824 - 2) + (3002 - 2)
+
+
+def test_a_machine_is_chosen_as_among_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[bool] = []
+    best = engine._Day._best
+
+    def checked(self: Any) -> Any:
+        machine = best(self)
+        who = Workspace("ws", "u", WorkspaceStatus.QUEUED, 0, 0)
+        among = place([who], list(self.machines.values()), self.idle_ms)
+        assert [c.machine.id for c in among if isinstance(c, Place)] == (
+            [machine.id] if machine else []
+        )
+        chosen.append(len(self.shared) > 1)
+        return machine
+
+    monkeypatch.setattr(engine._Day, "_best", checked)
+    some = Random(3)
+    visits = [Visit(some.uniform(0, 20_000), n, some.expovariate(1 / 900)) for n in range(300)]
+    simulated(*visits, slots=3, wait_probability=0.05)
+    assert sum(chosen) > 50, "there was a choice"
 
 
 def test_somebody_connected_is_never_idle() -> None:
