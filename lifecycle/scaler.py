@@ -28,7 +28,7 @@ LATE = 0.75  # the quantile of recent boots that a machine is expected to take
 CREDIT_S = 3600.0  # seconds over which the promise is kept
 CREDIT_MIN, CREDIT_MAX, GAIN = -1.0, 1.7, 2.0
 """A risk of exp(-2) to exp(3.4) times the promised one."""
-RISK_MAX = 0.5
+RISK_MAX = 0.95
 NOBODY = 0.01  # people expected in a lead time; with fewer, and nobody there, a pool without warm slots ends
 LESSON, LESSON_S = 10.0, 1800.0
 """Waits more or fewer than promised that change the risk taken by a factor of e: so many, and those of so many seconds."""
