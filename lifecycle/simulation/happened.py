@@ -108,7 +108,7 @@ def _assembled(
             max(1.0, round((until - since) / 1000, 3)),
         )
         for workspace, since, until in sorted(spans.found, key=lambda span: span[1])
-        if days.has(since)
+        if days.has(since, (until - since) / 1000)
     ]
     return stretch.workload(name, visits, days, repairs)
 

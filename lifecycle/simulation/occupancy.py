@@ -62,7 +62,8 @@ def followed(
 ) -> Workload:
     """The days' part of the series as visits; their stays are drawn."""
     part = [(days.seconds(at), people) for at, people in series if days.has(at)]
-    if len(part) < 2 or not (most := max(people for _, people in part)):
+    counted = [people for at, people in part if at >= 0]
+    if len(counted) < 2 or not (most := max(counted)):
         where = shown(days.start_ms, days.zone)
         raise WorkloadError(f"{name}: nobody is there from {where} on; choose another day")
     factor = (values["users"] or most) / most
@@ -78,9 +79,9 @@ def followed(
                     " and more are there than it says (a shorter stay= follows closer)")  # fmt: skip
     times = arrivals.drawn(bounded(rates), chance)
     found = visits.of_times(times, lambda _: stay.draw(chance), values["returns"], chance)
-    if not found:
+    if not found or found[-1].at < 0:
         raise WorkloadError(f"{name}: so few are there that nobody comes; raise users=")
-    return Workload(name, found, days.start_ms, (), tuple(said))
+    return Workload(name, found, days.start_ms, (), (*said, *stretch.evening(found, days)))
 
 
 def _counted(rows: Table, row: Row, column: str, clock: Clock) -> tuple[int, float]:

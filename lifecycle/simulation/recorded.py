@@ -58,7 +58,7 @@ def workload(name: str, file: str, text: str, values: Mapping[str, Any], seed: i
     days = stretch.chosen(
         [c.at_ms for c in came], place(clock, values["zone"]), values["day"], values["days"], file
     )
-    kept = sorted((c for c in came if days.has(c.at_ms)), key=lambda c: c.at_ms)
+    kept = sorted((c for c in came if days.has(c.at_ms, c.seconds or 0)), key=lambda c: c.at_ms)
     repairs += _stays(kept)
     stay, chance = Stays(values["stay"], values["sigma"]), Random(seed)
     numbers: dict[str, int] = {}

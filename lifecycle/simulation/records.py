@@ -9,6 +9,10 @@ from typing import Any
 
 from lifecycle.peaks import Peak
 
+BEFORE = 4 * 3600.0
+"""Seconds of the evening before, as far as it is known, that come first, at times below 0, and fill the pool: nothing
+of it is counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:

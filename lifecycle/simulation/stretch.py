@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, tzinfo
 
 from lifecycle.simulation.moments import days_between, midnight_ms, shown
-from lifecycle.simulation.records import Visit, Workload
+from lifecycle.simulation.records import BEFORE, Visit, Workload
 from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, calendar, whole, zone
 from lifecycle.simulation.visits import largest_gaps, merged
 
@@ -29,13 +29,24 @@ class Days:
     start_ms: int
     end_ms: int
     zone: tzinfo
-    chosen: bool = False
 
-    def has(self, at_ms: float) -> bool:
+    @property
+    def early_ms(self) -> int:
+        """When the evening begins that fills the pool. In real time, whatever the clock does meanwhile."""
+        return self.start_ms - round(BEFORE * 1000)
+
+    def counts(self, at_ms: float) -> bool:
+        """Whether it is of the days themselves."""
         return self.start_ms <= at_ms < self.end_ms
 
+    def has(self, at_ms: float, lasts: float = 0.0) -> bool:
+        """Whether it is of the days or of the evening before; or began earlier and lasts, so many seconds, into the days."""
+        return at_ms < self.end_ms and (
+            at_ms >= self.early_ms or at_ms + 1000 * lasts > self.start_ms
+        )
+
     def seconds(self, at_ms: float) -> float:
-        """Since the first day began."""
+        """Since the first day began; below 0 the evening before."""
         return round((at_ms - self.start_ms) / 1000, 3)
 
 
@@ -61,30 +72,54 @@ def chosen(
     end = round(
         (first.replace(tzinfo=None) + timedelta(days=days)).replace(tzinfo=where).timestamp() * 1000
     )
-    found = Days(start, end, where, day is not None)
-    if not any(found.has(at) for at in times_ms):
+    found = Days(start, end, where)
+    if not any(found.counts(at) for at in times_ms):
         which = f"{first.date()}" if days == 1 else f"{days} days from {first.date()}"
         raise WorkloadError(f"{source}: nothing happened on {which}; it has {there}")
     return found
 
 
 def workload(name: str, visits: Sequence[Visit], days: Days, repairs: Sequence[str]) -> Workload:
-    """visits: in any order, times since the first day began. Overlaps are merged, gaps are said."""
-    whole_visits, overlapping = merged(visits)
+    """visits: in any order, times since the first day began. Overlaps are merged, gaps are said. Raises WorkloadError if
+    nobody comes on the days themselves."""
+    whole_visits, overlapping = merged([_late(visit) for visit in visits])
+    if whole_visits[-1].at < 0:
+        raise WorkloadError(
+            f"{name}: nobody came from {shown(days.start_ms, days.zone)} on who was not there already; choose another day"
+        )
     said = list(repairs)
     if overlapping:
         said.append(
             f"{overlapping:,} visits overlapped another of the same user and were taken as one with it"
         )
-    said += gaps(whole_visits, days)
+    said += [*evening(whole_visits, days), *gaps(whole_visits, days)]
     return Workload(name, whole_visits, days.start_ms, (), tuple(said))
 
 
-def gaps(visits: Sequence[Visit], days: Days) -> list[str]:
-    """The longest stretches between two arrivals in words."""
-    if len(visits) < FEW:
+def _late(visit: Visit) -> Visit:
+    """Who came before the evening and is still there comes as it begins: a stay of a week is not simulated for its end."""
+    if visit.at >= -BEFORE:
+        return visit
+    return replace(visit, at=-BEFORE, seconds=round(visit.at + visit.seconds + BEFORE, 3))
+
+
+def evening(visits: Sequence[Visit], days: Days) -> list[str]:
+    """What comes before the first day, in words."""
+    early = sum(visit.at < 0 for visit in visits)
+    if not early:
         return []
-    found = largest_gaps(visits, LONGEST_GAP, visits[-1].at)
+    since = shown(days.early_ms, days.zone)
+    return [
+        f"the evening before ({early:,} visits since {since}) fills the pool and is not counted"
+    ]
+
+
+def gaps(visits: Sequence[Visit], days: Days) -> list[str]:
+    """The longest stretches between two arrivals of the days themselves, in words."""
+    counted = [visit for visit in visits if visit.at >= 0]
+    if len(counted) < FEW:
+        return []
+    found = largest_gaps(counted, LONGEST_GAP, counted[-1].at)
     return [
         f"a gap of {(end - begin) / 3600:.1f} h from {shown(days.start_ms + begin * 1000, days.zone)} has no arrivals"
         for begin, end in found

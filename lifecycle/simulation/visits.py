@@ -58,9 +58,11 @@ def merged(visits: Sequence[Visit]) -> tuple[list[Visit], int]:
     return whole, len(visits) - len(whole)
 
 
-def scaled(times: Sequence[float], factor: float, jitter: float, chance: Random) -> list[float]:
+def scaled(
+    times: Sequence[float], factor: float, jitter: float, chance: Random, since: float = 0.0
+) -> list[float]:
     """Each time `factor` times on average, copies moved by up to `jitter` seconds either way; by time. A factor below
-    one leaves some out and moves none. None is moved before 0."""
+    one leaves some out and moves none. None is moved to before `since`."""
 
     def copies() -> Iterator[float]:
         often, rest = int(factor), factor % 1
@@ -68,7 +70,7 @@ def scaled(times: Sequence[float], factor: float, jitter: float, chance: Random)
             if often or chance.random() < rest:
                 yield at
             for _ in range(often - 1 + (often > 0 and chance.random() < rest)):
-                yield abs(at + chance.uniform(-jitter, jitter))
+                yield since + abs(at - since + chance.uniform(-jitter, jitter))
 
     return sorted(round(at, 3) for at in copies())
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifecycle.simulation import happened, occupancy, recorded
+from lifecycle.simulation.records import BEFORE
 from lifecycle.simulation.spec import Asked, WorkloadError
 
 READERS = {"recorded": recorded, "events": happened, "occupancy": occupancy}
@@ -30,6 +31,7 @@ NAMES = st.sampled_from(
 )
 TIMES = st.sampled_from(
     [
+        "2025-11-23T20:00:00Z",
         "2025-11-24T09:00:00Z",
         "2025-11-24 09:00",
         "1763974800",
@@ -61,13 +63,15 @@ JSON = st.builds(
 
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=150)
-@given(text=st.one_of(CSV, JSON, st.text()))
-def test_no_other_error(name: str, text: str) -> None:
+@given(text=st.one_of(CSV, JSON, st.text()), day=st.sampled_from([{}, {"day": "2025-11-24"}]))
+def test_no_other_error(name: str, text: str, day: dict[str, str]) -> None:
     reader = READERS[name]
-    values = Asked(name, "f", {"zone": "Europe/Berlin"}).read(reader.PARAMETERS)
+    values = Asked(name, "f", {"zone": "Europe/Berlin", **day}).read(reader.PARAMETERS)
     try:
         visits, said = reader.workload("w", "f", text, values, 1).visits, "f:"
     except WorkloadError as error:
         visits, said = (), str(error)
     assert said.startswith(("f:", "w:"))
-    assert all(visit.at >= 0 and visit.seconds >= 1 for visit in visits)
+    earliest = -BEFORE if day else 0
+    assert all(visit.at >= earliest and visit.seconds >= 1 for visit in visits)
+    assert said or visits[-1].at >= 0

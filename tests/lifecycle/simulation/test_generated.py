@@ -7,8 +7,8 @@ from statistics import mean, pvariance
 
 import pytest
 
-from lifecycle.simulation.generated import BEFORE, HOURS, MODELS, START_MS
-from lifecycle.simulation.records import Workload
+from lifecycle.simulation.generated import HOURS, MODELS, START_MS
+from lifecycle.simulation.records import BEFORE, Workload
 from lifecycle.simulation.workloads import workload
 
 

@@ -138,6 +138,22 @@ def test_what_is_refused(text: str, error: str) -> None:
     assert error in str(refused.value)
 
 
+def test_the_evening_before_comes_first() -> None:
+    """w1 since six in the evening until ten past midnight; w2 at eleven; w3 since half past seven, gone by ten."""
+    events = [
+        event(-900, OPENED, "w1", "g-1"), event(-810, OPENED, "w3", "g-2"), event(-660, CLOSED, "w3", "g-2"),
+        event(-600, OPENED, "w2", "g-3"), event(-590, CLOSED, "w2", "g-3"), event(-530, CLOSED, "w1", "g-1"),
+        event(0, OPENED, "w2", "g-4"), event(5, CLOSED, "w2", "g-4"),
+    ]  # fmt: skip
+    workload = read(events, day="2025-11-24")
+    assert minutes(workload) == [(-780, 0, 250), (-600, 1, 10), (0, 1, 5)]
+    assert workload.repairs == (
+        "the evening before (2 visits since 2025-11-23 20:00) fills the pool and is not counted",
+    )
+    with pytest.raises(WorkloadError, match="nothing happened on 2025-11-24"):
+        read(events[:6], day="2025-11-24")
+
+
 def test_a_day_is_chosen() -> None:
     events = [event(0, OPENED, "w1", "g-1"), event(1, CLOSED, "w1", "g-1")]
     events += [event(1440, OPENED, "w1", "g-2"), event(1441, CLOSED, "w1", "g-2")]

@@ -83,6 +83,38 @@ def test_what_is_refused(text: str, error: str) -> None:
     assert error in str(refused.value)
 
 
+def hourly(since: int, *people: float) -> str:
+    return "at,users\n" + "".join(
+        f"{NINE + (since + n) * 3600},{p}\n" for n, p in enumerate(people)
+    )
+
+
+def test_the_evening_before_comes_first() -> None:
+    """400 are there from six in the evening until two in the night: none comes before eight, 400 are there at midnight."""
+    found = read(hourly(9, *[400.0] * 9), day="2025-11-25")
+    assert -14_400 <= found.visits[0].at < -14_300
+    for hour in (-1, 0, 1, 2):
+        assert abs(there(found, hour * 3600) - 400) < 80
+    early = sum(visit.at < 0 for visit in found.visits)
+    assert found.repairs[1:] == (
+        "nobody is there before 2025-11-24 20:00: who was, 400, comes until the next moment",
+        f"the evening before ({early:,} visits since 2025-11-24 20:00) fills the pool and is not counted",
+    )
+
+
+def test_users_are_those_of_the_days_themselves() -> None:
+    """The evening had five times as many as the day."""
+    evening, night = (5000, 5000, 5000, 4000, 2500), (1000, 500, 500, 1000, 900)
+    found = read(hourly(10, *evening, *night), day="2025-11-25", users="300")
+    assert abs(there(found, 3 * 3600) - 300) < 70
+    assert there(found, -2 * 3600) > 1000
+
+
+def test_an_evening_is_no_day() -> None:
+    with pytest.raises(WorkloadError, match="nobody is there from 2025-11-25 00:00 on"):
+        read(hourly(12, 90, 50, 0, 0, 0), day="2025-11-25")
+
+
 def test_hours_over_a_clock_change() -> None:
     hours = ["00:00", "01:00", "02:00", "02:00", "03:00"]
     text = "at,users\n" + "".join(f"2025-10-26T{hour},{n * 9}\n" for n, hour in enumerate(hours))

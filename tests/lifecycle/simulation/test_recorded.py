@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from lifecycle.simulation import recorded
+from lifecycle.simulation import engine, recorded
 from lifecycle.simulation.records import Workload
 from lifecycle.simulation.spec import Asked, WorkloadError
+from tests.lifecycle.simulation.timeline import CLOUD, trial
 
 MONDAY_MS = 1_763_942_400_000  # 24 November 2025, 00:00 UTC
 
@@ -164,6 +165,77 @@ def test_an_empty_day_and_too_many_days_are_refused() -> None:
         match=r"it has 366 days, 2025-11-24 to 2026-11-24; choose at most 31, as in day=2025-11-24,days=7",
     ):
         read(long)
+
+
+EVENING = """at,seconds,user
+2025-11-24T12:00:00Z,43200,eve
+2025-11-24T12:00:00Z,43260,fay
+2025-11-24T19:59:59Z,60,ada
+2025-11-24T20:00:00Z,60,bob
+2025-11-24T23:30:00Z,3600,cyd
+2025-11-25T00:00:00Z,60,dan
+2025-11-25T10:00:00Z,60,cyd
+"""
+
+
+def test_the_evening_before_comes_first() -> None:
+    """From eight on, and who had come before and leaves after midnight: of two since noon only the one until 00:01."""
+    tuesday = read(EVENING, day="2025-11-25")
+    assert [row[:3] for row in rows(tuesday)] == [
+        (-14_400.0, 0, 14_460.0), (-14_400.0, 1, 60.0), (-1800.0, 2, 3600.0), (0.0, 3, 60.0), (36_000.0, 2, 60.0),
+    ]  # fmt: skip
+    assert tuesday.start_ms == MONDAY_MS + 86_400_000
+    assert tuesday.repairs == (
+        "the evening before (3 visits since 2025-11-24 20:00) fills the pool and is not counted",
+    )
+    both = read(EVENING)
+    assert (len(both.visits), both.visits[0].at, both.repairs) == (7, 43_200.0, ())
+
+
+def test_the_evening_before_is_not_counted() -> None:
+    """Three workspaces run at midnight on a machine of five slots that is there: who comes then does not wait, who
+    comes at ten does, two seconds for a decision and 60 for a boot. Those two are all arrivals."""
+    account = engine.simulate(read(EVENING, day="2025-11-25"), CLOUD, trial())
+    assert (account.visits, account.arrivals, account.waits) == (2, 2, [62.0])
+    assert account.hours == {0: (1, 0), 10: (1, 1)}
+    assert account.samples[0].at == -14_400
+
+
+def test_an_evening_is_no_day() -> None:
+    late = "at,seconds,user\n2025-11-24T09:00:00Z,5,ada\n2025-11-24T23:00:00Z,7200,ada\n"
+    with pytest.raises(WorkloadError, match=r"day.csv: nothing happened on 2025-11-25; it has"):
+        read(late, day="2025-11-25")
+    with pytest.raises(
+        WorkloadError,
+        match="mine: nobody came from 2025-11-25 00:00 on who was not there already; choose another day",
+    ):
+        read(late + "2025-11-25T00:30:00Z,60,ada\n", day="2025-11-25")
+
+
+@pytest.mark.parametrize(
+    ("day", "begins"),
+    [
+        ("2025-03-30", "2025-03-29 20:00"),  # the clock goes from 00:00 to 01:00
+        ("2025-10-26", "2025-10-25 21:00"),  # it shows 23:00 to 24:00 twice
+    ],
+)
+def test_an_evening_has_four_hours_whatever_the_clock_does(day: str, begins: str) -> None:
+    eve = begins[:10]
+    times = [f"{eve}T{at}Z" for at in ("17:59:59", "18:00:00", "21:59:59", "22:00:00")]
+    found = read(
+        "at,seconds\n" + "".join(f"{time},5\n" for time in times), zone="Asia/Beirut", day=day
+    )
+    assert [visit.at for visit in found.visits] == [-14_400.0, -1.0, 0.0]
+    assert found.repairs[-1].startswith(f"the evening before (2 visits since {begins}) fills")
+
+
+def test_gaps_are_of_the_days_themselves() -> None:
+    minutes = [-240, *range(0, 300, 10), *range(600, 900, 10)]
+    text = "at,seconds\n" + "".join(f"{1_763_942_400 + 60 * m},60\n" for m in minutes)
+    assert read(text, day="2025-11-24").repairs[1:] == (
+        "the evening before (1 visits since 2025-11-23 20:00) fills the pool and is not counted",
+        "a gap of 5.2 h from 2025-11-24 04:50 has no arrivals",
+    )
 
 
 def berlin(*times: str) -> Workload:

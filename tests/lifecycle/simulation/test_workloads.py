@@ -61,6 +61,8 @@ def test_what_is_refused(text: str, error: str) -> None:
 def test_a_day_on_which_nobody_comes_is_refused() -> None:
     with pytest.raises(WorkloadError, match="poisson: nobody comes; ask for more users or days"):
         workload("poisson:sessions=1", 2)  # of this seed; others have one visit, or two
+    with pytest.raises(WorkloadError, match="poisson: nobody comes; ask for more users or days"):
+        workload("poisson:sessions=1", 55)  # one comes the evening before
 
 
 def test_files_are_read(tmp_path: Path) -> None:
