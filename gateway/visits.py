@@ -25,6 +25,9 @@ from lifecycle.stores import Conflict, LimitReached, StoreError, StoreUnavailabl
 
 _W = WorkspaceStatus
 
+_WOKEN = frozenset({_W.STOPPED, _W.TERMINATED, _W.STOPPING, _W.TERMINATING})
+_COMING = frozenset({_W.QUEUED, _W.STARTING})
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 WorkspaceEndpoint = Callable[[Request, str], Awaitable[Response]]
 Who = Callable[[Request], str | None]
@@ -167,7 +170,8 @@ def visit(
         try:
             workspace = await store.get(workspace_id)
             found = workspace.status if workspace else None
-            if found in {_W.STOPPED, _W.TERMINATED, _W.STOPPING, _W.TERMINATING}:
+            # On the move it starts by itself; that somebody waits for it has to be told.
+            if found in _WOKEN or (workspace and workspace.moved and found in _COMING):
                 workspace = await store.wake(workspace_id)
             account = await progress.account(workspace) if workspace else None
         except StoreError as error:

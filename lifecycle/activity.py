@@ -55,11 +55,9 @@ def bound(
 
 def _kept(workspace: Workspace, policy: Policy, now_ms: int, trusted_since_ms: int | None) -> Bound:
     """What activity and extensions make of it."""
-    found = [
-        Bound(idle_at(at, policy, now_ms), f"{kind}, {_ago(at, now_ms)}", False, kind)
-        for at, kind in [_newest(workspace, policy)]
-        if at
-    ]
+    at, kind = _newest(workspace, policy)
+    said = f"{_named(workspace, kind)}, {_ago(at, now_ms)}"
+    found = [Bound(idle_at(at, policy, now_ms), said, False, kind)] if at else []
     if workspace.seen.get("job") and "job" in policy.signals:
         found.append(_by_job(workspace, policy, now_ms))
     if not found:
@@ -82,13 +80,19 @@ def _kept(workspace: Workspace, policy: Policy, now_ms: int, trusted_since_ms: i
 
 
 def _newest(workspace: Workspace, policy: Policy) -> tuple[int, str]:
-    """The newest signal that counts, other than a job. What was seen last may be of no known kind: it counts."""
+    """The newest signal that counts, other than a job. What was seen last may be of no known kind: it counts.
+    A boot counts that somebody asked for: not the one after a move."""
+    booted_ms = 0 if workspace.moved else workspace.running_since_ms
     seen = workspace.seen
     kinds = ["boot", *(kind for kind in KINDS if kind in policy.signals and kind != "job")]
-    at, kind = max([(workspace.running_since_ms, "boot"), *((seen.get(k, 0), k) for k in kinds)])
+    at, kind = max([(booted_ms, "boot"), *((seen.get(k, 0), k) for k in kinds)])
     if workspace.last_active_at_ms > max(at, *seen.values(), 0):
         return workspace.last_active_at_ms, "activity"
     return at, kind
+
+
+def _named(workspace: Workspace, kind: str) -> str:
+    return "boot before its move" if kind == "boot" and workspace.moved else kind
 
 
 def _by_job(workspace: Workspace, policy: Policy, now_ms: int) -> Bound:

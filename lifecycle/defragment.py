@@ -26,8 +26,8 @@ class Move:
 
 def movable(w: Workspace, sessions: int, before_ms: int, now_ms: int) -> bool:
     """Whether nobody is there who would be disturbed: no session, and none since before_ms; no activity since then,
-    no job, and nobody asked for it to stay. A move is a boot: who did not come back since the last one has moved
-    enough, or it would never be idle for long."""
+    no job, and nobody asked for it to stay. Who did not come back since the last move has moved enough: it stops
+    when it would have without."""
     if w.status is not WorkspaceStatus.RUNNING or sessions or w.job or w.pinned:
         return False
     if w.extend_until_ms > now_ms or max(w.left_at_ms, w.last_active_at_ms) > before_ms:

@@ -110,6 +110,7 @@ class Workspace:
     "terminate" (it was deleted while it ran) or "".
     seen: kind of signal ("boot", "input", "frames", "job", "api") → when last seen; sources: → from what.
     left_at_ms: when a gateway's last session of it closed.
+    moved: the lifecycle moved it and nobody has asked for it since: this boot is no sign of life.
     job: what works in it now, in words; job_since_ms: since when something has, without a pause.
     own_policy: what it says otherwise than its plan does, as JSON (plans.py). pinned: never stopped by itself.
     keep_until_ms: not terminated before. warned_ms: the stop that its person was warned of; 0 after none.
@@ -144,6 +145,7 @@ class Workspace:
     last_active_at_ms: int = 0
     left_at_ms: int = 0
     running_since_ms: int = 0
+    moved: bool = False
     extend_until_ms: int = 0
     seen: dict[str, int] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)

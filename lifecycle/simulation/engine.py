@@ -312,10 +312,11 @@ class _Day:
         self.idle_ms[machine.id] = 0
         self._turn(workspace, _W.STARTING)
         self._turn(workspace, _W.RUNNING)
-        seen = {"boot": self.now_ms}
+        moved = workspace.next == "start" and workspace.id not in self.asked
+        seen = workspace.seen if moved else {"boot": self.now_ms}
         _put(
-            workspace, machine_id=machine.id, epoch=workspace.epoch + 1, seen=seen,
-            running_since_ms=self.now_ms, warned_ms=0,
+            workspace, machine_id=machine.id, epoch=workspace.epoch + 1, seen=seen, next="",
+            running_since_ms=self.now_ms, moved=moved, warned_ms=0,
         )  # fmt: skip
         asked = self.asked.pop(workspace.id, None)
         if asked is not None:
@@ -323,7 +324,10 @@ class _Day:
             self.account.served(came, self.now - came, workspace.priority)
             self.sessions[workspace.id] += 1
             self._at(self.now + stay, LEFT, (workspace, workspace.epoch))
-        self._look(workspace)
+        if moved:  # its time may be over: it stops once whoever is being placed is
+            self._at(self.now, DUE, (workspace, workspace.epoch))
+        else:
+            self._look(workspace)
 
     def _leave(self, what: tuple[Workspace, int]) -> None:
         workspace, epoch = what
@@ -601,6 +605,7 @@ class _Day:
     def _relocate(self, workspace: Workspace) -> None:
         """It is stopped, saved, and wants a slot again; whoever is connected comes back to it by themselves."""
         open_sessions = self.sessions[workspace.id]
+        _put(workspace, next="start")
         self._turn(workspace, _W.STOPPING)
         self._unseat(workspace)
         if open_sessions:  # no new arrival: they were there

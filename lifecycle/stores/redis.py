@@ -385,6 +385,7 @@ def workspace_from(row: Mapping[str, str], active_ms: float = 0) -> Workspace:
         last_active_at_ms=int(active_ms or float(row.get("lastActiveAt", 0))),
         left_at_ms=int(row.get("left") or 0),
         running_since_ms=int(row.get("runningSince", 0)),
+        moved=row.get("moved", "") == "1",
         extend_until_ms=int(row.get("extendUntil", 0)),
         seen={
             name.removeprefix("seen:"): int(float(value))

@@ -140,6 +140,17 @@ async def test_a_visit_wakes_what_sleeps_and_never_what_failed(
     assert words in bytes(response.body).decode()
 
 
+@pytest.mark.parametrize(("status", "woken"), [(W.QUEUED, 1), (W.STARTING, 1), (W.RUNNING, 0)])
+async def test_a_visit_to_what_is_on_the_move_says_that_somebody_waits(
+    status: W, woken: int
+) -> None:
+    world = World(status)
+    assert world.record is not None
+    world.record = replace(world.record, moved=True)
+    await visits.visit(world, world.progress, HOME)(request("/lab"), "w1")
+    assert world.wakes == woken
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [

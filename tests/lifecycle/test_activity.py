@@ -52,6 +52,22 @@ def test_activity_of_unknown_kind_moves_the_stop_too() -> None:
     assert alive_because(workspace, 200 * S, POLICY) == ("activity, 10 s ago", 3790 * S)
 
 
+def test_the_boot_after_a_move_is_no_activity() -> None:
+    moved = replace(RUNNING, moved=True, running_since_ms=2_000 * S)
+    assert alive_because(moved, 2_500 * S, POLICY) == ("boot before its move, 40 min ago", 3700 * S)
+    assert done_to(moved, 3700 * S, Stop)
+    used = replace(moved, seen={"boot": 100 * S, "input": 700 * S}, last_active_at_ms=700 * S)
+    assert alive_because(used, 2_500 * S, POLICY) == ("input, 30 min ago", 4300 * S)
+    asked_for = replace(used, moved=False)
+    assert alive_because(asked_for, 2_500 * S, POLICY) == ("boot, 8 min ago", 5600 * S)
+
+
+def test_a_lifetime_begins_anew_with_a_move() -> None:
+    policy = replace(POLICY, max_lifetime=900.0)
+    moved = replace(RUNNING, moved=True, running_since_ms=2_000 * S)
+    assert alive_because(moved, 2_100 * S, policy)[1] == 2_900 * S
+
+
 def test_it_is_idle_from_the_moment_the_policy_stops_it() -> None:
     last, due = 3_700 * S - 1, 3_700 * S
     assert alive_because(RUNNING, last, POLICY)[0] == "boot, 59 min ago"

@@ -68,6 +68,45 @@ async def test_two_half_empty_machines_become_one(world: World) -> None:
     assert (since.arrivals, since.departures) == (0, 0), "nobody came and nobody left"
 
 
+async def arrived(world: World) -> tuple[Leader, Workspace]:
+    """One that was moved, seen last 200 s ago, of the 1000 s that it may be idle."""
+    _, _, moves = await spread(world)
+    leader = world.leader(**SPREAD, idle_timeout=1000.0)
+    await world.until(leader, lambda: alone(world))
+    moved = await world.gets(leader, moves, W.RUNNING)
+    assert (moved.machine_id, moved.moved) == ("m-1", True)
+    return leader, moved
+
+
+async def stops_after(world: World, leader: Leader, one: Workspace, seconds: float) -> bool:
+    await world.later(seconds)
+    await world.rounds(leader, 1)
+    await world.look(leader)
+    return (await world.read(one)).status is not W.RUNNING
+
+
+async def test_what_moved_stops_when_it_would_have_without(world: World) -> None:
+    leader, moved = await arrived(world)
+    assert not await stops_after(world, leader, moved, 700), "900 s"
+    assert await stops_after(world, leader, moved, 100), "1000 s"
+    assert (await world.read(moved)).reason == "idle"
+
+
+async def test_who_comes_back_to_what_moved_has_all_their_time(world: World) -> None:
+    leader, moved = await arrived(world)
+    await world.flush(active={moved.id: {"input": [0, "browser"]}})
+    assert not await stops_after(world, leader, moved, 900)
+    assert await stops_after(world, leader, moved, 100)
+
+
+async def test_what_moved_is_left_where_it_is(world: World) -> None:
+    leader, moved = await arrived(world)
+    await world.later(100)
+    await world.flush()
+    quiet = await leader.loops.machines._emptying._quiet(await world.store.now_ms())
+    assert moved.id not in quiet
+
+
 async def test_who_is_connected_stays_where_they_are(world: World) -> None:
     leader, first, last = await spread(world)
     await world.flush(connections={first.id: 1, last.id: 1})

@@ -106,6 +106,22 @@ async def test_a_spot_notice_moves_what_runs_there_with_its_files(world: World) 
     assert await told(world, "workspace.move_failed") == []
 
 
+async def test_its_time_can_be_over_when_it_is_up_again(world: World) -> None:
+    leader = world.leader(idle_timeout=1000)
+    one = await runs(world, leader)
+    await world.later(500)
+    unreachable(world)
+    await hears(world).notice(Kind.SPOT, "m-1", await in_seconds(world, 120), "spot")
+    await world.gets(leader, one, W.QUEUED)
+    await world.later(500)
+    unreachable(world, failing=False)
+    moved = await world.gets(leader, one, W.RUNNING)
+    assert moved.seen["boot"] < moved.running_since_ms - 900_000
+    await world.look(leader)
+    found = await world.read(one)
+    assert (found.status, found.reason) == (W.STOPPING, "idle")
+
+
 async def test_the_page_is_told_why_from_the_stop_to_the_boot(world: World) -> None:
     leader = world.leader()
     one = await runs(world, leader)

@@ -147,6 +147,10 @@ local function apply(id, to, fields, more)
     for _, name in ipairs({'job', 'jobSince', 'warned', 'stopBy', 'stopByReason', 'keepUntil'}) do fields[name] = '' end
   end
   set(id, fields)
+  -- Cut short by a move, a boot that somebody waits for stays theirs.
+  if to == 'stopping' then
+    set(id, {moved = moves(id) and (old == 'running' or field(id, 'moved') == '1') and '1' or ''})
+  end
   resize(id)
   due(id)
   local held = OCCUPYING[old] or old == 'queued'
@@ -155,7 +159,10 @@ local function apply(id, to, fields, more)
   redis.call('ZADD', 'workspaces:' .. to, since, id)
   seat(id, field(id, 'machineId'), OCCUPYING[to] or false)
   if to ~= 'queued' then redis.call('ZREM', 'boot:queue', id) end
-  if to == 'starting' or to == 'running' then
+  if (to == 'starting' or to == 'running') and field(id, 'moved') == '1' then
+    -- No sign of life: what was seen last stays so. NX: it may have been seen while it starts.
+    redis.call('ZADD', 'heartbeat:workspaces', 'NX', tonumber(field(id, 'lastActiveAt')) or now, id)
+  elseif to == 'starting' or to == 'running' then
     redis.call('ZADD', 'heartbeat:workspaces', now, id)
     set(id, {['seen:boot'] = text(now)})
   elseif not OCCUPYING[to] then

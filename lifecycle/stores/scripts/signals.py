@@ -66,8 +66,8 @@ for i = 1, #o.closed, 2000 do
   redis.call('ZREM', 'heartbeat:sessions', unpack(o.closed, i, math.min(i + 1999, #o.closed)))
 end
 for ws, kinds in pairs(o.active) do
-  local status = field(ws, 'status')
-  if status == 'running' or status == 'starting' then
+  -- While it stops as well: what moves keeps its clock.
+  if OCCUPYING[field(ws, 'status')] then
     for kind, seen in pairs(kinds) do
       local at = now - seen[1]
       redis.call('ZADD', 'heartbeat:workspaces', 'GT', at, ws)

@@ -101,12 +101,15 @@ if ASLEEP[status] or (ending and field(id, 'next') ~= 'start') then
 end
 local urgent = ARGV[3] ~= '' and ARGV[3] ~= field(id, 'priority')
 if urgent then set(id, {priority = ARGV[3]}) end
+-- It was moved and is not up: somebody waits for it now, so its next boot is theirs.
+local claimed = status ~= 'running' and field(id, 'moved') == '1'
+if claimed then set(id, {moved = ''}) end
 if ASLEEP[status] then
   enqueue(id, ARGV[2])
 elseif ending then
   set(id, {next = 'start', boost = ARGV[2]})
   tell(id, 'workspace.progress', {step = 'finishing'})
-elseif urgent then
+elseif urgent or claimed then
   mark(id)
 end
 return {'ok', '', stamp}
@@ -250,6 +253,7 @@ if OCCUPYING[to] then
 else
   said.lastActiveAt = text(now)  -- unknown is never idle
 end
+said.moved = ''
 set(id, said)
 due(id)
 seat(id, machine, OCCUPYING[to] or false)

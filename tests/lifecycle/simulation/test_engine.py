@@ -244,10 +244,34 @@ def moving(*visits: Visit, script: Mapping[float, Mapping[str, Any]] = {}, **mor
 
 
 def test_what_nobody_is_connected_to_moves_once() -> None:
-    """At 780, the first look after 771; user 4, who is connected, stays. Its idle timeout begins anew with the move, as live."""
+    """At 780, the first look after 771; user 4, who is connected, stays."""
     account = moving(Visit(1190, 6, 1))
     assert (account.counts["moved"], account.violations) == (1, [])
     assert account.arrivals == 7
+
+
+def test_a_move_is_no_sign_of_life() -> None:
+    """Left at 671, back at 785: it stops at 1271."""
+    assert moving(Visit(1270, 5, 1)).arrivals == 6
+    assert moving(Visit(1272, 5, 1)).arrivals == 7
+
+
+def test_who_comes_back_to_what_moved_has_the_whole_timeout() -> None:
+    """Gone again at 910 or, who came while it moved, at 785 + 100: they stop at 1510 and 1485."""
+    for came, stay, stops in ((900, 10, 1510), (782, 100, 1485)):
+        before = moving(Visit(came, 5, stay), Visit(stops - 1, 5, 1))
+        after = moving(Visit(came, 5, stay), Visit(stops + 1, 5, 1))
+        assert after.arrivals == before.arrivals + 1
+        assert before.violations == after.violations == []
+
+
+def test_what_moved_and_waits_until_its_time_is_over_stops_as_it_is_up() -> None:
+    """In the queue from 785 to 1360, when user 20 takes the next slot of that machine."""
+    taken = [Visit(783, user, 5000) for user in range(10, 14)]
+    script = {782: {"drain": ("m-2",)}, 1300: {"launch": 1}}
+    account = moving(*taken, Visit(1310, 20, 100), Visit(1361, 5, 1), script=script)
+    assert (account.waits, account.violations) == ([50.0], [])
+    assert account.arrivals == 12, "user 5 is a new one"
 
 
 def test_what_may_move_is_asked_of_the_rule_that_says_so_live(

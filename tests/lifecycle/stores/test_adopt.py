@@ -106,6 +106,15 @@ async def test_a_running_one_is_written_as_its_machine_says(
     await Agreement(redis).check()
 
 
+async def test_what_was_moved_before_is_of_no_matter(
+    store: RedisStore, home: Machine, redis: Redis
+) -> None:
+    await store.adopt(home.id, row("stopped", epoch=2), ADDRESS)
+    await redis.hset(keys.workspace(ADA), "moved", "1")
+    assert await store.adopt(home.id, row("running"), ADDRESS) == "ok"
+    assert not (await record(store)).moved
+
+
 @pytest.mark.parametrize("status", ["starting", "running", "stopping", "stopped", "failed"])
 async def test_whatever_is_said_the_records_agree(
     store: RedisStore, home: Machine, redis: Redis, status: str

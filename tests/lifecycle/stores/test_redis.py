@@ -463,6 +463,102 @@ async def test_what_moves_neither_comes_nor_leaves(store: RedisStore) -> None:
     assert await flow(store) == (1, 1, 0), "it did not get there"
 
 
+MOVE = {"reason": "moving: its machine goes", "next": "start"}
+
+
+async def minutes_ago(store: RedisStore, one: Workspace, minutes: int = 10) -> int:
+    """It runs, and was seen last that long ago: when, in milliseconds."""
+    at = await store.now_ms() - minutes * 60_000
+    await store.redis.hset(keys.workspace(one.id), "seen:boot", at)
+    await store.redis.zadd(keys.WORKSPACES, {one.id: at})
+    return at
+
+
+async def on_its_way(store: RedisStore, one: Workspace) -> Workspace:
+    """It runs, and is moved: in the queue."""
+    one = await store.change(one, W.STOPPING, fields=MOVE)
+    return await store.change(one, W.STOPPED, fields={"reason": one.reason})
+
+
+async def starts(store: RedisStore, one: Workspace) -> Workspace:
+    return await store.change(one, W.STARTING, place=await ready_machine(store))
+
+
+async def arrives(store: RedisStore, one: Workspace) -> Workspace:
+    return await store.change(await starts(store, one), W.RUNNING)
+
+
+async def test_a_move_is_no_sign_of_life(store: RedisStore) -> None:
+    one = await running(store)
+    at = await minutes_ago(store, one)
+    one = await arrives(store, await on_its_way(store, one))
+    assert (one.moved, one.seen, one.last_active_at_ms) == (True, {"boot": at}, at)
+    assert one.running_since_ms > at
+    assert await store.not_seen_since(at, 10) == [one.id]
+    again = await arrives(store, await on_its_way(store, one))
+    assert (again.moved, again.seen, again.last_active_at_ms) == (True, {"boot": at}, at)
+
+
+@pytest.mark.parametrize("when", [W.STOPPING, W.QUEUED, W.STARTING])
+async def test_who_comes_back_while_it_moves_is_a_sign_of_life(
+    store: RedisStore, when: WorkspaceStatus
+) -> None:
+    one = await running(store)
+    at = await minutes_ago(store, one)
+    one = await store.change(one, W.STOPPING, fields=MOVE)
+    if when is not W.STOPPING:
+        one = await store.change(one, W.STOPPED, fields={"reason": one.reason})
+    if when is W.STARTING:
+        one = await starts(store, one)
+    woken = await store.wake(one.id)
+    assert (woken.status, woken.reason, woken.next) == (when, one.reason, one.next)
+    if when is W.STOPPING:
+        woken = await store.change(woken, W.STOPPED, fields={"reason": woken.reason})
+    if when is not W.STARTING:
+        woken = await starts(store, woken)
+    one = await store.change(woken, W.RUNNING)
+    assert not one.moved
+    assert min(one.seen["boot"], one.last_active_at_ms) > at
+    assert await flow(store) == (1, 0, 0), "they were there before"
+
+
+async def test_what_is_seen_on_the_way_counts(store: RedisStore) -> None:
+    one, signals = await running(store), RedisSignals(store.redis)
+    await minutes_ago(store, one)
+    stopping = await store.change(one, W.STOPPING, fields=MOVE)
+    now = await signals.flush("g", Flush(active={one.id: {"input": [1000, "s-1"]}}))
+    one = await store.change(stopping, W.STOPPED, fields={"reason": stopping.reason})
+    one = await starts(store, one)
+    assert one.last_active_at_ms == one.seen["input"] == now.now_ms - 1000
+    await store.touch(one.id, "api")
+    one = await store.change(one, W.RUNNING)
+    assert one.last_active_at_ms == one.seen["api"] > one.seen["input"]
+
+
+async def test_a_boot_that_a_move_cut_short_is_still_who_asked_for_it(store: RedisStore) -> None:
+    one = await on_its_way(store, await starts(store, await queued(store)))
+    assert not one.moved
+    one = await running(store, "bob")
+    await minutes_ago(store, one)
+    twice = await starts(store, await on_its_way(store, one))
+    twice = await on_its_way(store, twice)
+    assert twice.moved, "nobody asked for the boot that was cut short"
+
+
+async def test_what_stops_on_its_way_is_woken_as_ever(store: RedisStore) -> None:
+    one = await running(store)
+    at = await minutes_ago(store, one)
+    one = await store.change(one, W.STOPPING, fields=MOVE)
+    await store.stop(one.id, "asked")
+    await store.change(one, W.STOPPED, fields={"reason": "asked"})
+    one = await arrives(store, await store.wake(one.id))
+    assert not one.moved
+    assert one.seen["boot"] > at
+    moved = await arrives(store, await on_its_way(store, one))
+    moved = await store.change(moved, W.STOPPED, chain=(W.STOPPING,), fields={"reason": "idle"})
+    assert not moved.moved
+
+
 async def test_who_visits_while_it_stops_has_left_and_come(store: RedisStore) -> None:
     one = await running(store)
     await store.stop(one.id, "idle")

@@ -92,6 +92,23 @@ async def test_everything_comes_back_and_nobody_is_stopped(
     await settled(world, leader, kept)
 
 
+async def test_what_was_moved_counts_from_the_loss_on(world: World, kept: MemoryRecords) -> None:
+    leader = world.leader()
+    one = await runs(world, leader, "ada")
+    await world.later(30)
+    fields = {"reason": "moving: its machine goes", "next": "start"}
+    await world.store.change(await world.read(one), W.STOPPING, fields=fields)
+    moved = await world.gets(leader, one, W.RUNNING)
+    assert moved.moved
+    await world.redis.flushall()
+    lost_ms = await world.store.now_ms()
+    await world.rounds(leader, 3)
+    again = await world.read(one)
+    assert (again.moved, again.running_since_ms) == (True, moved.running_since_ms)
+    assert min(again.seen["boot"], again.last_active_at_ms) >= lost_ms
+    await settled(world, leader, kept)
+
+
 async def test_who_waited_waits_on_at_their_place(world: World, kept: MemoryRecords) -> None:
     leader = world.leader(max_machines=0)
     people = ("ada", "bob", "carl")
