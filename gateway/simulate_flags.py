@@ -29,6 +29,7 @@ CLOUD = {
 
 SETTINGS = {
     "slots": "Workspaces per machine.",
+    "warm_slots": "Slots kept free at least, however few come.",
     "idle_timeout": "Without activity for this long: stop.",
     "scale_in_delay": "Empty for this long: a machine may go.",
     "scale_interval": "Between two decisions of the scaler.",
@@ -38,7 +39,7 @@ SETTINGS = {
 }
 
 SHARES = ("failures", "hangs")
-WHOLE = ("api_burst", "slots", "max_machines", "standby_machines")
+WHOLE = ("api_burst", "slots", "warm_slots", "max_machines", "standby_machines")
 POSITIVE = (
     "slots",
     "idle_timeout",

@@ -36,6 +36,7 @@ class Sizer:
         """What the engine is to try."""
         rule = Rule(
             slots=settings.slots,
+            warm_slots=settings.warm_slots if name in OURS else 0,
             max_machines=settings.max_machines,
             scale_in_delay=settings.scale_in_delay,
             wait_probability=(figure or 0.0) if name in OURS else 0.0,

@@ -11,6 +11,7 @@ class Settings:
     seconds."""
 
     slots: int = 5
+    warm_slots: int = 1
     idle_timeout: float = 3600.0
     scale_in_delay: float = 120.0
     scale_interval: float = 2.0
