@@ -586,16 +586,17 @@ class _Day:
 
     def _move(self, spare: int) -> None:
         self.moved_at = self.now
-        before_ms = self.now_ms - int(self.trial.move_after * 1000)
+        now_ms, open_sessions = self.now_ms, self.sessions.get
+        before_ms = now_ms - int(self.trial.move_after * 1000)
         used = [m for m in self.machines.values() if m.occupied]
         movable = {
             m.id: [
                 one.id
                 for one in self.on[m.id].values()
-                if defragment.movable(one, 0, before_ms, self.now_ms)
+                if defragment.movable(one, 0, before_ms, now_ms)
             ]
             for m in used
-            if not any(self.sessions[each] for each in self.on[m.id])
+            if not any(map(open_sessions, self.on[m.id]))
         }
         spare -= len(self.roomy) - len(self.shared)  # empty ones are given back anyway
         for move in defragment.moves(max(0, spare), used, movable):
