@@ -33,19 +33,22 @@ class Sizer:
     decide: Callable[[float], Decide]
 
     def trial(self, name: str, figure: float | None, settings: Settings, cloud: Cloud) -> Trial:
-        """What the engine is to try."""
+        """What the engine is to try. Raises PlanError and PricesError."""
+        ours, prices = name in OURS, read_prices(settings.prices)
         rule = Rule(
             slots=settings.slots,
-            warm_slots=settings.warm_slots if name in OURS else 0,
+            warm_slots=settings.warm_slots if ours else 0,
             max_machines=settings.max_machines,
             scale_in_delay=settings.scale_in_delay,
-            wait_probability=(figure or 0.0) if name in OURS else 0.0,
+            wait_probability=(figure or 0.0) if ours else 0.0,
             standby=settings.standby_machines,
             burst=cloud.burst,
             rate=cloud.rate,
             boot_guess=cloud.boot,
+            wait_cost=settings.wait_cost if ours else 0.0,
+            machine_hour=prices.machine_hour("", settings.slots) if prices else 0.0,
         )
-        moves = settings.move_after if name in OURS else 0.0
+        moves = settings.move_after if ours else 0.0
         return Trial(
             rule,
             decide=self.decide(figure or 0.0),
@@ -55,7 +58,7 @@ class Sizer:
             tick=settings.scale_interval,
             move_after=moves or MOVE_AFTER if name == MOVING else moves,
             launch_timeout=GIVEN_UP * cloud.boot,
-            prices=read_prices(settings.prices),
+            prices=prices,
         )
 
 

@@ -78,6 +78,17 @@ def test_plans_and_prices_come_from_files(tmp_path: Path) -> None:
     assert plan_of(Settings(idle_timeout=900.0)).policy.idle_timeout == 900.0
 
 
+def test_what_a_wait_costs_is_held_against_a_full_machine_by_ours_alone(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text('currency = "EUR"\n[running]\ndefault = 0.1\nstandard = 9\n')
+    given = {"prices": str(prices), "slots": 4, "warm_slots": 3, "wait_cost": 0.02}
+    for name in POLICIES:
+        rule = tried(name, **given).rule
+        assert (rule.wait_cost, rule.warm_slots) == ((0.02, 3) if name in OURS else (0.0, 0))
+        assert rule.machine_hour == pytest.approx(0.4), "simulated machines are of no class"
+    assert tried("promise", wait_cost=0.02).rule.machine_hour == 0.0
+
+
 def test_files_that_are_none() -> None:
     with pytest.raises(PlanError, match=r"/none\.toml: it cannot be read"):
         tried("promise", plans="/none.toml")
