@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -127,19 +128,16 @@ def _policy(text: str, known: Mapping[str, Policy]) -> tuple[str, float | None]:
     if known[name].default is None:
         raise Contradiction(f"--policy {text}: {name} has no figure", f"write --policy {name}")
     try:
-        return name, _finite(said)
+        figure = float(said)
     except ValueError:
+        figure = nan
+    least, most = known[name].bounds
+    if not least <= figure <= most:  # as NaN is not
         raise Contradiction(
-            f"--policy {text}: {said or 'nothing'} is no number",
+            f"--policy {text}: {said or 'nothing'} is no number from {least:g} to {most:,g}",
             f"its figure is {known[name].means}",
-        ) from None
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not abs(number) < float("inf"):  # NaN is refused as well
-        raise ValueError(text)
-    return number
+        )
+    return name, figure
 
 
 def _check_promise(names: Sequence[str], set_: set[str], sweep: bool) -> None:

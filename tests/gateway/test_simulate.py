@@ -135,9 +135,11 @@ def test_explain(run: Any) -> None:
         (["diurnl"], "error: there is no workload diurnl; did you mean diurnal?"),
         (["diurnal:users=-1"], "error: diurnal: users=-1 must be a number from 1 to 1e+06"),
         ([DAY, "--policy", "promse"], "error: --policy: there is no policy promse; did you mean promise? there are: ceil, fixed, promise"),
-        ([DAY, "--policy", "promise=high"], "error: --policy promise=high: high is no number\n  its figure is the share"),
+        ([DAY, "--policy", "promise=high"], "error: --policy promise=high: high is no number from 0 to 100\n  its figure is the share"),
         ([DAY, "--policy", "promise="], "error: --policy promise=: nothing is no number"),
         ([DAY, "--policy", "ceil=nan"], "error: --policy ceil=nan: nan is no number"),
+        ([DAY, "--policy", "promise=-0.1"], "error: --policy promise=-0.1: -0.1 is no number from 0 to 100\n"),
+        ([DAY, "--policy", "promise=inf"], "error: --policy promise=inf: inf is no number from 0 to 100\n"),
         ([DAY, "--policy", "fixed=5"], "error: --policy fixed=5: fixed has no figure\n  write --policy fixed"),
         (
             [DAY, "--sweep", "--policy", "ceil=5"],

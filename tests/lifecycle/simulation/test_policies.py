@@ -30,11 +30,24 @@ def test_each_can_be_asked_at_its_default_and_at_every_figure_of_its_sweep(name:
     assert sizer.means
     assert sizer.default is None or sizer.sweep
     for figure in (sizer.default, *sizer.sweep):
+        assert figure is None or sizer.bounds[0] <= figure <= sizer.bounds[1]
         decide = tried(name, figure).decide
         decision, _ = decide(Facts(100, []), rule, begin(0, rule), 2000)
         assert decision.launch == decision.want >= 10, (
             "a hundred in fives; KPA grows tenfold at most"
         )
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_each_can_be_asked_at_its_bounds(name: str) -> None:
+    rule = Rule(max_machines=1000)
+    for figure in POLICIES[name].bounds:
+        trial = tried(name, figure)
+        memory = begin(0, rule)
+        for at_ms in range(2000, 60_000, 2000):
+            facts = Facts(100, [], arrivals=20, departures=5)
+            decision, memory = trial.decide(facts, trial.rule, memory, at_ms)
+        assert 0 <= decision.want <= trial.rule.max_machines
 
 
 def test_each_simulation_has_a_memory_of_its_own() -> None:
