@@ -74,7 +74,6 @@ from lifecycle.telemetry import SinkError
 from lifecycle.telemetry import reporter as reporters
 from lifecycle.telemetry.cloudwatch import CloudWatch
 from lifecycle.ticks import Times, every
-from lifecycle.usage import RUNNING
 from lifecycle.waiting import Bounds
 
 log = structlog.get_logger(__name__)
@@ -323,13 +322,12 @@ def _boot_guess(settings: Settings) -> float:
 
 
 def _machine_hour(settings: Settings) -> float:
-    """Price of an hour of a machine with somebody on each of its slots; 0 without prices."""
+    """As Prices.machine_hour; 0 without prices."""
     prices = prices_of(settings)
     if prices is None:
         return 0.0
     kind = _words(settings.instance_types)[:1] if settings.pool == "ec2" else ()
-    hour = prices.hour(RUNNING, kind[0] if kind else settings.machine_class, 0)
-    return float(hour) * settings.slots
+    return prices.machine_hour(kind[0] if kind else settings.machine_class, settings.slots)
 
 
 def target_group(settings: Settings, clients: Clients) -> TargetGroup | None:

@@ -522,7 +522,7 @@ def contradictions(settings: Settings) -> list[str]:
     if settings.warm_slots > settings.slots * settings.max_machines:
         found.append(
             f"--warm-slots {settings.warm_slots} can never be free: --max-machines"
-            f" {settings.max_machines} with --slots {settings.slots} each is less"
+            f" {settings.max_machines} with --slots {settings.slots} each is less; lower it, or raise one of those"
         )
     found += _scaling(settings)
     if settings.webhook_url and not settings.webhook_secret:
@@ -548,7 +548,9 @@ def _scaling(settings: Settings) -> list[str]:
             "--wait-cost lowers what --wait-probability promises, and that is 0: set it above 0"
         )
     if settings.move_after and settings.slots == 1:
-        found.append("--move-after empties machines that others work on too: --slots 1 has none")
+        found.append(
+            "--move-after empties machines that others work on too: --slots 1 has none; leave it out"
+        )
     if settings.standby_machines and not _keeps_disks(settings):
         found.append(
             f"--standby-machines needs machines that can be stopped and started: --pool {settings.pool}"

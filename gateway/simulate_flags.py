@@ -30,6 +30,7 @@ CLOUD = {
 SETTINGS = {
     "slots": "Workspaces per machine.",
     "warm_slots": "Slots kept free at least, however few come.",
+    "wait_cost": "What a wait for a machine costs, in the currency of --prices; 0: the promise alone counts.",
     "idle_timeout": "Without activity for this long: stop.",
     "scale_in_delay": "Empty for this long: a machine may go.",
     "scale_interval": "Between two decisions of the scaler.",
@@ -76,6 +77,10 @@ class Number(click.ParamType[float]):
         return number
 
 
+def _unit(flag: str) -> str:
+    return "COUNT" if flag in WHOLE else "PRICE" if flag == "wait_cost" else "SECONDS"
+
+
 def _type(flag: str) -> Number:
     if flag in WHOLE:
         return Number(int(flag in POSITIVE), 1_000_000, whole=True)
@@ -101,7 +106,7 @@ def flags(command: Command) -> Command:
         click.option("--sweep", is_flag=True, help="Each policy at many figures."),
         click.option("--wait-probability", type=Number(0, 1, open=True), metavar="SHARE",
                      help="Of arrivals that may wait: the figure of the policy promise."),
-        *(_option(flag, "COUNT" if flag in WHOLE else "SECONDS", text, getattr(settings, flag))
+        *(_option(flag, _unit(flag), text, getattr(settings, flag))
           for flag, text in SETTINGS.items()),
         click.option("--peak", "peaks", metavar="TIME=USERS", multiple=True,
                      help="Declare that so many come on top then, as in 09:00=3000."),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from gateway.exits import Exit
+from gateway.settings import Settings as Live
+from gateway.settings import contradictions
 from gateway.terminal import one_line
 from lifecycle.peaks import Peak
 from lifecycle.plans import PlanError
 from lifecycle.prices_file import read_prices
 from lifecycle.pricing import PricesError
-from lifecycle.simulation.policies import plan_of
+from lifecycle.simulation.policies import MOVING, OURS, plan_of
 from lifecycle.simulation.records import Cloud, Workload
 from lifecycle.simulation.report import PROMISE
 from lifecycle.simulation.report import clock as shown
@@ -22,6 +25,9 @@ from lifecycle.simulation.runs import Policy, Simulator, Task
 from lifecycle.simulation.settings import Settings
 from lifecycle.simulation.spec import WorkloadError, asked, clock, meant
 from lifecycle.simulation.workloads import kind_of
+
+OURS_ALONE = ("warm_slots", "wait_cost", "move_after")
+"""Settings that no other policy goes by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ def tasks_of(order: Order, simulator: Simulator) -> list[Task]:
     explain = _clock("--explain", order.explain) if order.explain is not None else None
     refusals = tuple(_stretch(text) for text in order.refusals)
     cloud = replace(Cloud(**_cloud(order)), refusals=refusals)  # type: ignore[arg-type]
-    settings = _settings(order)
+    settings = _settings(order, figures)
     peaks = tuple(_peak(text) for text in order.peaks)
     return [
         Task(
@@ -122,19 +128,16 @@ def _policy(text: str, known: Mapping[str, Policy]) -> tuple[str, float | None]:
     if known[name].default is None:
         raise Contradiction(f"--policy {text}: {name} has no figure", f"write --policy {name}")
     try:
-        return name, _finite(said)
+        figure = float(said)
     except ValueError:
+        figure = nan
+    least, most = known[name].bounds
+    if not least <= figure <= most:  # as NaN is not
         raise Contradiction(
-            f"--policy {text}: {said or 'nothing'} is no number",
+            f"--policy {text}: {said or 'nothing'} is no number from {least:g} to {most:,g}",
             f"its figure is {known[name].means}",
-        ) from None
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not abs(number) < float("inf"):  # NaN is refused as well
-        raise ValueError(text)
-    return number
+        )
+    return name, figure
 
 
 def _check_promise(names: Sequence[str], set_: set[str], sweep: bool) -> None:
@@ -170,15 +173,36 @@ def _cloud(order: Order) -> dict[str, float]:
     return cloud
 
 
-def _settings(order: Order) -> Settings:
-    """With files that can be read. Raises Contradiction."""
+def _settings(order: Order, figures: Sequence[tuple[str, float | None]]) -> Settings:
+    """With files that can be read, and nothing that serve refuses. Raises Contradiction."""
     settings = Settings(**order.settings)
+    _check_ours(order, {name for name, _ in figures})
+    promised = max((figure or 0.0 for name, figure in figures if name in OURS), default=0.0)
+    live = Live.model_construct(**asdict(settings), wait_probability=promised)
+    if wrong := contradictions(live):
+        raise Contradiction(wrong[0])
     for flag, read in (("--plans", plan_of), ("--prices", lambda s: read_prices(s.prices))):
         try:
             read(settings)
         except (PlanError, PricesError) as error:
             raise Contradiction(f"{flag} {one_line(str(error))}") from error
     return settings
+
+
+def _check_ours(order: Order, names: set[str]) -> None:
+    """Nothing is asked for that would have no effect. Raises Contradiction."""
+    given = [name for name in OURS_ALONE if order.settings.get(name)]
+    if given and not names & set(OURS):
+        flag = given[0].replace("_", "-")
+        raise Contradiction(
+            f"--{flag} is of the policies {' and '.join(OURS)}, and neither is simulated",
+            f"add --policy {PROMISE}",
+        )
+    if MOVING in names and order.settings.get("slots") == 1:
+        raise Contradiction(
+            f"--policy {MOVING} empties machines that others work on too: --slots 1 has none",
+            f"write --policy {PROMISE}",
+        )
 
 
 def _stretch(text: str) -> tuple[float, float]:

@@ -52,6 +52,10 @@ class Prices:
             return self.running.get(machine_class, self.default)
         return self.stored * size / GIB / MONTH_HOURS
 
+    def machine_hour(self, machine_class: str, slots: int) -> float:
+        """Price of an hour of a machine with somebody on each of its slots."""
+        return float(self.hour(RUNNING, machine_class, 0)) * slots
+
     def cost(self, used: Iterable[Piece]) -> Decimal:
         """Exact from milliseconds; round the sum, not its parts."""
         parts = (p.milliseconds * self.hour(p.kind, p.machine_class, p.bytes) for p in used)

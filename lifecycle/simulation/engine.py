@@ -295,7 +295,9 @@ class _Day:
     def _idle(self, machine: Machine) -> int:
         here = self.on[machine.id].values()
         now = self.now_ms
-        last = (now if self.sessions[w.id] else max(w.left_at_ms, 0, *w.seen.values()) for w in here)
+        last = (
+            now if self.sessions[w.id] else max(w.left_at_ms, 0, *w.seen.values()) for w in here
+        )
         return idle_ms(last, now)
 
     def _seat(self, command: Place) -> None:

@@ -54,7 +54,7 @@ class Simulate(Protocol):
 
 class Policy(Protocol):
     """means: what its one figure is, in words; default: of it (None: it has none); sweep: those that are worth
-    comparing."""
+    comparing; bounds: the least and the most that it can be."""
 
     @property
     def means(self) -> str: ...
@@ -62,6 +62,8 @@ class Policy(Protocol):
     def default(self) -> float | None: ...
     @property
     def sweep(self) -> Sequence[float]: ...
+    @property
+    def bounds(self) -> tuple[float, float]: ...
 
 
 @dataclass(frozen=True, slots=True)

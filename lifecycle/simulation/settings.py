@@ -12,6 +12,7 @@ class Settings:
 
     slots: int = 5
     warm_slots: int = 1
+    wait_cost: float = 0.0
     idle_timeout: float = 3600.0
     scale_in_delay: float = 120.0
     scale_interval: float = 2.0

@@ -23,6 +23,7 @@ from tests.lifecycle.simulation import standin
 
 DAY = "diurnal:users=20"
 SIMULATOR = command.simulator
+PRICES = str(Path(__file__).parents[2] / "deploy" / "prices.example.toml")
 
 
 @pytest.fixture
@@ -134,9 +135,11 @@ def test_explain(run: Any) -> None:
         (["diurnl"], "error: there is no workload diurnl; did you mean diurnal?"),
         (["diurnal:users=-1"], "error: diurnal: users=-1 must be a number from 1 to 1e+06"),
         ([DAY, "--policy", "promse"], "error: --policy: there is no policy promse; did you mean promise? there are: ceil, fixed, promise"),
-        ([DAY, "--policy", "promise=high"], "error: --policy promise=high: high is no number\n  its figure is the share"),
+        ([DAY, "--policy", "promise=high"], "error: --policy promise=high: high is no number from 0 to 100\n  its figure is the share"),
         ([DAY, "--policy", "promise="], "error: --policy promise=: nothing is no number"),
         ([DAY, "--policy", "ceil=nan"], "error: --policy ceil=nan: nan is no number"),
+        ([DAY, "--policy", "promise=-0.1"], "error: --policy promise=-0.1: -0.1 is no number from 0 to 100\n"),
+        ([DAY, "--policy", "promise=inf"], "error: --policy promise=inf: inf is no number from 0 to 100\n"),
         ([DAY, "--policy", "fixed=5"], "error: --policy fixed=5: fixed has no figure\n  write --policy fixed"),
         (
             [DAY, "--sweep", "--policy", "ceil=5"],
@@ -156,6 +159,27 @@ def test_explain(run: Any) -> None:
         ([DAY, "--api-burst", "5"], "error: --api-burst bounds launches only together with --api-rate"),
         ([DAY, "--api-rate", "5"], "error: --api-rate bounds launches only together with --api-burst"),
         ([DAY, "--failures", "0.5", "--hangs", "0.5"], "error: --failures and --hangs together leave no launch that succeeds"),
+        (
+            [DAY, "--warm-slots", "11", "--max-machines", "2"],
+            "error: --warm-slots 11 can never be free: --max-machines 2 with --slots 5 each is less; lower it, or raise one of those\n",
+        ),
+        (
+            [DAY, "--slots", "1", "--move-after", "60"],
+            "error: --move-after empties machines that others work on too: --slots 1 has none; leave it out\n",
+        ),
+        ([DAY, "--wait-cost", "0.1"], "error: --wait-cost needs --prices: it is held against the price of a machine\n"),
+        (
+            [DAY, "--wait-cost", "0.1", "--prices", PRICES, "--policy", "promise=0"],
+            "error: --wait-cost lowers what --wait-probability promises, and that is 0: set it above 0\n",
+        ),
+        *(
+            (
+                [DAY, "--policy", "ceil", flag, "9", "--prices", PRICES],
+                f"error: {flag} is of the policies promise and moving, and neither is simulated\n  add --policy promise\n",
+            )
+            for flag in ("--warm-slots", "--wait-cost", "--move-after")
+        ),
+        ([DAY, "--wait-cost", "-1"], "Invalid value for '--wait-cost': '-1' is no number from 0 to 1e+09."),
         ([DAY, "--peak", "09:00"], "error: --peak 09:00: it must be a time and how many come\n  as in --peak 09:00=3000"),
         ([DAY, "--peak", "09:00=many"], "error: --peak 09:00=many: it must be"),
         ([DAY, "--peak", "nine=30"], "error: --peak nine: must be a time"),
@@ -335,9 +359,27 @@ def test_plans_prices_and_hours_without_capacity_have_effects(
     assert row["counts"]["billed"] == pytest.approx(3 * 11 / 60, abs=1e-4)
 
 
+def test_what_a_wait_costs_lowers_the_promise(real: Any, three: str, tmp_path: Path) -> None:
+    """A slot that is free for the minute or so of a boot costs 1/60; a wait 999 times as much."""
+    prices = tmp_path / "prices.toml"
+    prices.write_text('currency = "EUR"\n[running]\ndefault = 1.0\n')
+    code, out, err = real(
+        three, "--prices", str(prices), "--wait-cost", "16.65", "--warm-slots", "2", "--explain", "08:10:02", "--jobs", "1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "warm slots: 2\n" in out
+    told = [float(line.split()[1]) for line in out.splitlines() if "probability:" in line]
+    assert told == pytest.approx([0.001] * len(told), rel=0.2)
+    assert told
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (
+            ["--policy", "moving", "--slots", "1"],
+            "error: --policy moving empties machines that others work on too: --slots 1 has none\n  write --policy promise\n",
+        ),
         (["--plans", "/none.toml"], "error: --plans /none.toml: it cannot be read"),
         (["--prices", "/none.toml"], "error: --prices /none.toml: it cannot be read"),
         (["--no-capacity", "nine"], "error: --no-capacity nine: must be a time such as 09:12"),

@@ -15,6 +15,7 @@ class Known:
     means: str
     default: float | None
     sweep: Sequence[float] = ()
+    bounds: tuple[float, float] = (0.0, 100.0)
 
 
 POLICIES = {

@@ -30,11 +30,24 @@ def test_each_can_be_asked_at_its_default_and_at_every_figure_of_its_sweep(name:
     assert sizer.means
     assert sizer.default is None or sizer.sweep
     for figure in (sizer.default, *sizer.sweep):
+        assert figure is None or sizer.bounds[0] <= figure <= sizer.bounds[1]
         decide = tried(name, figure).decide
         decision, _ = decide(Facts(100, []), rule, begin(0, rule), 2000)
         assert decision.launch == decision.want >= 10, (
             "a hundred in fives; KPA grows tenfold at most"
         )
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_each_can_be_asked_at_its_bounds(name: str) -> None:
+    rule = Rule(max_machines=1000)
+    for figure in POLICIES[name].bounds:
+        trial = tried(name, figure)
+        memory = begin(0, rule)
+        for at_ms in range(2000, 60_000, 2000):
+            facts = Facts(100, [], arrivals=20, departures=5)
+            decision, memory = trial.decide(facts, trial.rule, memory, at_ms)
+        assert 0 <= decision.want <= trial.rule.max_machines
 
 
 def test_each_simulation_has_a_memory_of_its_own() -> None:
@@ -76,6 +89,17 @@ def test_plans_and_prices_come_from_files(tmp_path: Path) -> None:
     assert trial.prices is not None
     assert trial.prices.default == Decimal("0.1")
     assert plan_of(Settings(idle_timeout=900.0)).policy.idle_timeout == 900.0
+
+
+def test_what_a_wait_costs_is_held_against_a_full_machine_by_ours_alone(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text('currency = "EUR"\n[running]\ndefault = 0.1\nstandard = 9\n')
+    given = {"prices": str(prices), "slots": 4, "warm_slots": 3, "wait_cost": 0.02}
+    for name in POLICIES:
+        rule = tried(name, **given).rule
+        assert (rule.wait_cost, rule.warm_slots) == ((0.02, 3) if name in OURS else (0.0, 0))
+        assert rule.machine_hour == pytest.approx(0.4), "simulated machines are of no class"
+    assert tried("promise", wait_cost=0.02).rule.machine_hour == 0.0
 
 
 def test_files_that_are_none() -> None:
