@@ -82,7 +82,7 @@ class Machines:
         return self._watching.known_epoch(machine, workspace)
 
     def on(self, machine_id: str) -> Collection[str]:
-        """Ids of the workspaces that this machine reported last."""
+        """Ids of the workspaces that ran on this machine by its last report."""
         return self._watching.on(machine_id)
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from lifecycle.stores.redis import RedisStore
 
 class Presence:
     def __init__(self, store: RedisStore, on: Callable[[str], Collection[str]]) -> None:
-        """on: machine id → ids of the workspaces that it reported last."""
+        """on: machine id → ids of the workspaces that ran there by its last report."""
         self._store, self._on = store, on
         self._known: dict[str, tuple[float, int]] = {}  # machine → when it was looked up, idle ms
 
@@ -22,6 +22,7 @@ class Presence:
         asked where fewer than two of them are. Raises StoreError."""
         shared = [m.id for m in machines if takes_work(m) and 0 < m.occupied < m.slots]
         if len(shared) < 2:
+            self._known.clear()
             return {}
         at = asyncio.get_running_loop().time()
         fresh = {each: row for each, row in self._known.items() if at < row[0] + LOOK_EVERY}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from logging import DEBUG, WARNING
 
@@ -11,7 +11,7 @@ import structlog
 
 from lifecycle import reconcile
 from lifecycle.actions import Actions, Agents
-from lifecycle.agent.contract import Report
+from lifecycle.agent.contract import Report, WorkspaceReport
 from lifecycle.agents import AgentUnreachable
 from lifecycle.errands import Errands
 from lifecycle.model import Machine, MachineStatus, Workspace
@@ -25,6 +25,7 @@ _M = MachineStatus
 
 STATUS_WAIT = 5.0  # seconds an agent may hold a status call until something changes
 UNREACHABLE_RETRY = 1.0
+RUNS = frozenset({"starting", "running"})
 JOB_AGAIN = 8.0  # seconds until a job that goes on is written down once more
 
 
@@ -40,7 +41,7 @@ class Watching:
         self._store, self._fleet = store, fleet
         self._agents, self._actions, self._errands = agents, actions, errands
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._epochs: dict[str, dict[str, int]] = {}
+        self._reports: dict[str, Report] = {}  # machine → its newest
         self._jobs_noted: dict[str, float] = {}
 
     def __contains__(self, machine_id: str) -> bool:
@@ -48,11 +49,16 @@ class Watching:
 
     def known_epoch(self, machine: Machine, workspace: Workspace) -> int:
         """The newest boot of it that this machine has reported; 0 when it knows none."""
-        return self._epochs.get(machine.id, {}).get(workspace.id, 0)
+        rows = self._rows(machine.id)
+        return next((row.epoch for row in rows if row.workspace_id == workspace.id), 0)
 
     def on(self, machine_id: str) -> Collection[str]:
-        """Ids of the workspaces that this machine reported last."""
-        return self._epochs.get(machine_id, {}).keys()
+        """Ids of the workspaces that ran on this machine by its last report."""
+        return [row.workspace_id for row in self._rows(machine_id) if row.status in RUNS]
+
+    def _rows(self, machine_id: str) -> Sequence[WorkspaceReport]:
+        report = self._reports.get(machine_id)
+        return report.workspaces if report is not None else ()
 
     def watch(self, machine: Machine) -> None:
         """From now on, until it is gone. machine.address: its agent's."""
@@ -72,6 +78,7 @@ class Watching:
             task.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
         self._watchers.clear()
+        self._reports.clear()
 
     async def look(self, machine: Machine, since: int = 0, wait: float = 0.0) -> tuple[int, bool]:
         """Take one report: its version, and whether the records were as new as it is."""
@@ -86,6 +93,7 @@ class Watching:
             while True:
                 current = await self._fleet.machine(machine.id)
                 if current is None or current.status in (_M.TERMINATED, _M.STOPPED):
+                    self._reports.pop(machine.id, None)
                     break
                 here = replace(current, address=machine.address)
                 since, settled = await self.look(here, since, STATUS_WAIT)
@@ -103,7 +111,7 @@ class Watching:
         del self._watchers[machine.id]
 
     async def _take(self, machine: Machine, records: list[Workspace], report: Report) -> None:
-        self._epochs[machine.id] = {row.workspace_id: row.epoch for row in report.workspaces}
+        self._reports[machine.id] = report
         await self._fleet.report(report)
         # Before it is ready: the queue waits for what it has to say.
         await self._adopt_workspaces(machine, records, report)

@@ -106,6 +106,9 @@ class _Day:
         self.shared: dict[str, Machine] = {}  # those of them that somebody is on
         self.idle_ms: dict[str, int] = {}
         self.idle_at = -inf
+        self.empty: list[
+            tuple[int, str]
+        ] = []  # heap of those that nobody is on, and of some that were so
         self.goes: dict[str, float] = {}  # machine → when it is taken back
         self.on: dict[str, dict[str, Workspace]] = {}  # machine → what holds a slot of it
         self.of: dict[int, Workspace] = {}
@@ -283,7 +286,7 @@ class _Day:
     def _best(self) -> Machine | None:
         """The machine that place() would choose among all of them: of a day's machines it is shown that one alone."""
         if not self.shared:
-            return next(iter(self.roomy.values()), None)  # all of them are empty
+            return self._oldest_empty()
         if len(self.shared) > 1 and self.now >= self.idle_at + LOOK_EVERY:
             self.idle_at = self.now
             self.idle_ms = {m.id: self._idle(m) for m in self.shared.values()}
@@ -291,6 +294,14 @@ class _Day:
         return min(
             self.shared.values(), key=lambda m: best_fit(m, m.slots - m.occupied, idle[m.id])
         )
+
+    def _oldest_empty(self) -> Machine | None:
+        while self.empty:
+            machine = self.roomy.get(self.empty[0][1])
+            if machine is not None and not machine.occupied:
+                return machine
+            heappop(self.empty)
+        return None
 
     def _idle(self, machine: Machine) -> int:
         here = self.on[machine.id].values()
@@ -429,6 +440,7 @@ class _Day:
                 self.idle_ms[machine.id] = self._idle(machine)
             else:
                 self.shared.pop(machine.id, None)
+                heappush(self.empty, (machine.created_at_ms, machine.id))
         else:
             self.roomy.pop(machine.id, None)
             self.shared.pop(machine.id, None)

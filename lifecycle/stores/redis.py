@@ -124,9 +124,14 @@ class RedisStore:
 
     async def last_active(self, workspace_ids: list[str]) -> dict[str, int]:
         """Workspace → its last activity; those without a slot are left out."""
-        scores = await asked(self.redis.zmscore(keys.WORKSPACES, workspace_ids))
-        rows = zip(workspace_ids, scores, strict=True)
-        return {each: int(score) for each, score in rows if score is not None}
+        found: dict[str, int] = {}
+        for start in range(0, len(workspace_ids), READ_BATCH):
+            some = workspace_ids[start : start + READ_BATCH]
+            scores = await asked(self.redis.zmscore(keys.WORKSPACES, some))
+            found |= {
+                each: int(at) for each, at in zip(some, scores, strict=True) if at is not None
+            }
+        return found
 
     async def schedule(self, looks: Mapping[str, tuple[int, int | None]]) -> None:
         """When to look again; None: not before a change. Each with the time it was due at: one that has

@@ -102,3 +102,11 @@ async def test_who_comes_goes_where_somebody_is_active(
     await world.store.touch(two[active].id, "input")
     found = await world.gets(leader, await world.wake("new"), W.RUNNING)
     assert found.machine_id == taken
+
+
+async def test_nothing_is_kept_of_machines_that_are_not_shared(world: World) -> None:
+    found = Presence(world.store, lambda each: ["a"])
+    for number in range(5):
+        found.placed(f"m-{number}")
+        await found.idle_ms([machine(f"m-{number}", slots=1, occupied=1)])
+    assert found._known == {}
