@@ -26,8 +26,8 @@ COUNTED = frozenset({_M.READY, _M.LAUNCHING})
 
 LATE = 0.75  # the quantile of recent boots that a machine is expected to take
 CREDIT_S = 3600.0  # seconds over which the promise is kept
-CREDIT_MIN, CREDIT_MAX, GAIN = -1.0, 1.7, 2.0
-"""A risk of exp(-2) to exp(3.4) times the promised one."""
+CREDIT_MIN, CREDIT_MAX, GAIN = -1.0, 1.4, 2.0
+"""A risk of exp(-2) to exp(2.8) times the promised one: with more, one hour would have the waits of a whole night."""
 RISK_MAX = 0.95
 NOBODY = 0.01  # people expected in a lead time; with fewer, and nobody there, a pool without warm slots ends
 LESSON, LESSON_S = 10.0, 1800.0
@@ -306,7 +306,7 @@ def _need_over(lead_time: float, facts: Facts, rule: Rule, memory: Memory) -> Ne
             idle = rule.machine_hour / 3600 / rule.slots * lead_time
             promised = min(promised, idle / (idle + rule.wait_cost))
         kept = memory.waited / (promised * memory.came) if memory.came else 1.0
-        risk = promised * exp(GAIN * memory.credit + memory.bias)
+        risk = promised * exp(min(GAIN * CREDIT_MAX, GAIN * memory.credit + memory.bias))
         risk = min(RISK_MAX, max(promised / 10, risk))
         if facts.users or rule.warm_slots or told.up >= NOBODY:
             free = slots_needed(risk, told.up, told.down, told.spread)
@@ -406,6 +406,8 @@ def _account(facts: Facts, rule: Rule, memory: Memory, need: Need, decision: Dec
     risk = shortfall(free, need.up, need.down, need.spread)
     # A moment's risk counts for no more than the largest that is ever taken on purpose.
     saved = 1.0 - min(risk / (need.probability * exp(memory.bias)), exp(GAIN * CREDIT_MAX))
+    if decision.spare:  # that cannot be given back yet: nobody chose to be that safe
+        saved = min(0.0, saved)
     credit = memory.credit + (saved - memory.credit / 4) * seconds / CREDIT_S
     return replace(memory, demand=demand, credit=min(CREDIT_MAX, max(CREDIT_MIN, credit)))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import exp
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lifecycle import scaler
 from lifecycle.demand import Demand
 from lifecycle.model import STANDBY, Machine, MachineStatus
 from lifecycle.scaler import (
@@ -276,8 +278,9 @@ def test_what_the_lead_time_brings_is_kept_free() -> None:
 def test_safer_moments_are_saved_and_spent_later() -> None:
     line = Timeline(promise())
     line.learnt(0.02)
-    line.steady(18, pool(20, 18), 50, 600)
-    assert line.memory.credit > 0, "more was free than promised"
+    want = line.steady(18, pool(5, 18), 50, 600).want
+    assert want == 5
+    assert line.memory.credit > 0, "five slots come at once, so more is free than promised"
     saved = line.need(18, pool(20, 18))
     line.memory = replace(line.memory, credit=0.0)
     usual = line.need(18, pool(20, 18))
@@ -285,6 +288,20 @@ def test_safer_moments_are_saved_and_spent_later() -> None:
     owed = line.need(18, pool(20, 18))
     assert saved.risk > usual.risk > owed.risk
     assert saved.free <= usual.free <= owed.free
+
+
+def test_what_cannot_be_given_back_yet_is_nothing_saved() -> None:
+    line = Timeline(promise(scale_in_delay=3600.0))
+    line.learnt(0.02)
+    line.steady(18, pool(20, 18), 50, 600)
+    assert line.memory.credit == 0.0
+
+
+def test_however_much_was_saved_the_risk_of_a_moment_is_bounded() -> None:
+    line = Timeline(promise())
+    line.learnt(0.02)
+    line.memory = replace(line.memory, credit=scaler.CREDIT_MAX, bias=scaler.BIAS_MAX)
+    assert line.need(18, pool(5, 18)).risk == pytest.approx(0.01 * exp(2.8))
 
 
 def test_waits_that_happened_are_held_against_the_promise() -> None:
