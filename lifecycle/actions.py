@@ -105,6 +105,7 @@ class Actions:
         self._store, self._fleet, self._agents, self._plan = store, fleet, agents, plan
         self._open_target = open_target
         self._volumes = Volumes(store, fleet, disks, self.halt) if disks else None
+        self._cold: set[str] = set()  # machines whose agents refused to keep IDEs warm
         self.attaches = disks is not None
         """Files come along on volumes: none of them lie on a machine that sleeps."""
 
@@ -273,7 +274,9 @@ class Actions:
         try:
             await self._agents.warm(machine, wanted)
         except AgentRefused as error:  # one of an older version: its boots are cold
-            log.debug("machine.not_warm", machine=machine.id, why=str(error))
+            tell = log.debug if machine.id in self._cold else log.warning
+            self._cold.add(machine.id)
+            tell("machine.not_warm", machine=machine.id, why=str(error))
 
     async def running(
         self, workspace: Workspace, address: str, secret: str = "", *, warm: bool = False

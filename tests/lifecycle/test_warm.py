@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from lifecycle import watching
 from lifecycle.agent.contract import WarmSpec
+from lifecycle.agents import AgentRefused
 from lifecycle.model import WorkspaceStatus
 from tests.lifecycle import world as worlds
 from tests.lifecycle.world import PLAN, Leader, World
@@ -49,6 +51,29 @@ async def test_a_machine_is_told_once_and_an_agent_that_restarted_once_more(worl
 
     world.pool.agents[one.machine_id].warm_spec = WarmSpec()
     await told(world, leader, "m-1", spec)
+
+
+async def test_an_agent_that_refuses_is_named_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise AgentRefused("not_found", "there is no /warm")
+
+    monkeypatch.setattr(world.pool, "warm", refuse)
+    leader = world.leader()
+    with capture_logs() as logs:
+        await world.gets(leader, await world.wake(), W.RUNNING)
+        await world.gets(leader, await world.wake("bob"), W.RUNNING)
+
+        async def told_again() -> bool:
+            return any(
+                row["log_level"] == "debug" for row in logs if row["event"] == "machine.not_warm"
+            )
+
+        await world.until(leader, told_again)
+    said = [row for row in logs if row["event"] == "machine.not_warm"]
+    assert [row["log_level"] for row in said].count("warning") == 1
+    assert said[0]["machine"] == "m-1"
 
 
 async def test_one_that_drains_is_told_to_keep_none(world: World) -> None:
