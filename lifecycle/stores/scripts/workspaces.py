@@ -54,11 +54,7 @@ for kind, since in pairs(o.unlessSeen or {}) do
   if (tonumber(field(id, 'seen:' .. kind)) or 0) > since then return {'active', status, ''} end
 end
 if o.unlessExtended and tonumber(field(id, 'extendUntil')) > o.unlessExtended then return {'active', status, ''} end
-if o.unlessConnected then
-  for _, gateway in ipairs(redis.call('ZRANGE', 'heartbeat:gateways', 0, -1)) do
-    if tonumber(redis.call('HGET', 'connections:' .. gateway, id) or '0') > 0 then return {'active', status, ''} end
-  end
-end
+if o.unlessConnected and connected(id) then return {'active', status, ''} end
 local fields = o.set or {}
 if o.place then
   local record = 'machine:' .. o.place

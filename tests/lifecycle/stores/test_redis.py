@@ -522,6 +522,16 @@ async def test_who_comes_back_while_it_moves_is_a_sign_of_life(
     assert await flow(store) == (1, 0, 0), "they were there before"
 
 
+async def test_who_is_connected_as_it_moves_is_a_sign_of_life(store: RedisStore) -> None:
+    one, signals = await running(store), RedisSignals(store.redis)
+    at = await minutes_ago(store, one)
+    await signals.flush("g-1", Flush(connections={"other": 1}))
+    await signals.flush("g-2", Flush(connections={one.id: 1}))
+    one = await arrives(store, await on_its_way(store, one))
+    assert not one.moved
+    assert min(one.seen["boot"], one.last_active_at_ms) > at
+
+
 async def test_what_is_seen_on_the_way_counts(store: RedisStore) -> None:
     one, signals = await running(store), RedisSignals(store.redis)
     await minutes_ago(store, one)
