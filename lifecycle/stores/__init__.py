@@ -88,7 +88,8 @@ class WorkspaceStore(Protocol):
         """Forget a terminated workspace's record. Raises Conflict in any other status."""
 
     async def touch(self, workspace_id: str, kind: str, source: str = "api") -> bool:
-        """Explicit activity, now. source: where it was seen, in words. False when it is not running or starting."""
+        """Explicit activity, now. source: where it was seen, in words. False when it neither runs nor starts, nor is on
+        its way to another machine."""
 
     async def extend(self, workspace_id: str, seconds: float) -> Workspace:
         """Not to be stopped for idleness before now + seconds."""

@@ -143,6 +143,24 @@ local function keeps_clock(id, old)
   return moves(id) and (old == 'running' or field(id, 'moved') == '1') and not connected(id)
 end
 
+-- Somebody was seen there, at that time. It counts where a slot is held, and on the way to another: what moves keeps its
+-- clock.
+local function sighted(id, kind, at, source)
+  local status = field(id, 'status')
+  if OCCUPYING[status] then
+    redis.call('ZADD', 'heartbeat:workspaces', 'GT', at, id)
+  elseif status == 'queued' and field(id, 'moved') == '1' then
+    set(id, {lastActiveAt = text(math.max(at, tonumber(field(id, 'lastActiveAt')) or 0))})
+  else
+    return false
+  end
+  -- Another gateway may have seen later ones.
+  if at >= (tonumber(field(id, 'seen:' .. kind)) or 0) then
+    set(id, {['seen:' .. kind] = text(at), ['source:' .. kind] = source})
+  end
+  return true
+end
+
 local function apply(id, to, fields, more)
   local old = field(id, 'status')
   if not ALLOWED[old] or not ALLOWED[old][to] then

@@ -162,11 +162,10 @@ return {'ok', '', stamp}
 TOUCH = (
     PRELUDE
     + """
-local id, status = ARGV[1], field(ARGV[1], 'status')
-if not (status == 'starting' or status == 'running') then return 0 end
--- ARGV id, kind, source
-redis.call('ZADD', 'heartbeat:workspaces', 'GT', now, id)
-set(id, {['seen:' .. ARGV[2]] = text(now), ['source:' .. ARGV[2]] = ARGV[3]})
+-- ARGV id, kind, source. Returns 1 unless it is asleep, or about to be.
+local id = ARGV[1]
+local noted = sighted(id, ARGV[2], now, ARGV[3])
+if not noted or (field(id, 'status') == 'stopping' and field(id, 'next') ~= 'start') then return 0 end
 return 1
 """
 )
