@@ -74,7 +74,8 @@ class WorkspaceStore(Protocol):
         """Newest first."""
 
     async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
-        """Ask for it to run. Asleep → queued; stopping or terminating → next = "start"; else unchanged.
+        """Ask for it to run. Asleep → queued; stopping or terminating → next = "start"; else its status is unchanged.
+        What was moved is theirs who ask, and no longer `moved`: it runs for a whole idle timeout from now, or its next boot.
         Raises LimitReached("running", "hours_a_day", "hours_a_month", "start_rate", "max_queue"), Conflict
         when there is no such workspace."""
 

@@ -97,9 +97,13 @@ if ASLEEP[status] or (ending and field(id, 'next') ~= 'start') then
 end
 local urgent = ARGV[3] ~= '' and ARGV[3] ~= field(id, 'priority')
 if urgent then set(id, {priority = ARGV[3]}) end
--- It was moved and is not up: somebody waits for it now, so its next boot is theirs.
-local claimed = status ~= 'running' and field(id, 'moved') == '1'
+-- It was moved: somebody waits for it now, so its next boot is theirs. It may just be up: then they came with this boot.
+local claimed = field(id, 'moved') == '1'
 if claimed then set(id, {moved = ''}) end
+if claimed and status == 'running' then
+  redis.call('ZADD', 'heartbeat:workspaces', 'GT', now, id)
+  set(id, {['seen:boot'] = text(now)})
+end
 if ASLEEP[status] then
   enqueue(id, ARGV[2])
 elseif ending then

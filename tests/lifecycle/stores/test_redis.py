@@ -522,6 +522,22 @@ async def test_who_comes_back_while_it_moves_is_a_sign_of_life(
     assert await flow(store) == (1, 0, 0), "they were there before"
 
 
+async def test_who_comes_as_what_moved_is_just_up_is_a_sign_of_life(store: RedisStore) -> None:
+    """They saw it in the queue, and it ran when they asked for it."""
+    one = await running(store)
+    at = await minutes_ago(store, one)
+    one = await arrives(store, await on_its_way(store, one))
+    woken = await store.wake(one.id)
+    assert (woken.status, woken.epoch, woken.moved) == (W.RUNNING, one.epoch, False)
+    assert woken.seen["boot"] == woken.last_active_at_ms > at
+    assert await store.not_seen_since(at, 10) == []
+    with pytest.raises(Conflict, match="active"):  # its time was over, and a stop was decided on
+        await store.change(one, W.STOPPING, unless_seen={"boot": one.seen["boot"]})
+    at = await minutes_ago(store, woken)
+    again = await store.wake(one.id)
+    assert (again.seen["boot"], again.last_active_at_ms) == (at, at), "it is asked for already"
+
+
 async def test_who_is_connected_as_it_moves_is_a_sign_of_life(store: RedisStore) -> None:
     one, signals = await running(store), RedisSignals(store.redis)
     at = await minutes_ago(store, one)
