@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -177,8 +178,10 @@ class Control:
     async def _stay(self, room: Room) -> None:
         try:
             workspace = await self._store.get(room.id)
-            if workspace is not None and workspace.status is WorkspaceStatus.RUNNING:
-                await self._keep(workspace)
+            up = workspace is not None and workspace.status is WorkspaceStatus.RUNNING
+            # On the move, it goes on with the clock that it had: what is said now counts there.
+            if workspace is not None and (up or workspace.moved):
+                await self._keep(replace(workspace, status=WorkspaceStatus.RUNNING))
         except StoreError as error:
             # Nothing is stopped while Redis is away; what it is told afterwards counts from now.
             self._heartbeats.saw(room.id, "input", "stayed")

@@ -188,8 +188,8 @@ class Settings(BaseModel):
     )
     wait_cost: float = Field(
         0,
-        description="What a wait for a machine costs, in the currency of --prices; with both, a free slot"
-        " never costs more than waiting does. 0: the promise alone counts.",
+        description="What a wait for a machine costs, in the currency of --prices: where it is more than the"
+        " slots that would spare it cost, more are kept than promised, never fewer. 0: the promise alone counts.",
         ge=0,
         allow_inf_nan=False,
     )
@@ -545,7 +545,7 @@ def _scaling(settings: Settings) -> list[str]:
         found.append("--wait-cost needs --prices: it is held against the price of a machine")
     if settings.wait_cost and not settings.wait_probability:
         found.append(
-            "--wait-cost lowers what --wait-probability promises, and that is 0: set it above 0"
+            "--wait-cost keeps more slots free than --wait-probability promises, and 0 promises none: set it above 0"
         )
     if settings.move_after and settings.slots == 1:
         found.append(

@@ -26,7 +26,7 @@ from lifecycle.stores import Conflict, LimitReached, StoreError, StoreUnavailabl
 _W = WorkspaceStatus
 
 _WOKEN = frozenset({_W.STOPPED, _W.TERMINATED, _W.STOPPING, _W.TERMINATING})
-_COMING = frozenset({_W.QUEUED, _W.STARTING})
+_COMING = frozenset({_W.QUEUED, _W.STARTING, _W.RUNNING})
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 WorkspaceEndpoint = Callable[[Request, str], Awaitable[Response]]
@@ -170,7 +170,7 @@ def visit(
         try:
             workspace = await store.get(workspace_id)
             found = workspace.status if workspace else None
-            # On the move it starts by itself; that somebody waits for it has to be told.
+            # What moves starts by itself, and may just be up; that somebody waits for it has to be told, once.
             if found in _WOKEN or (workspace and workspace.moved and found in _COMING):
                 workspace = await store.wake(workspace_id)
             account = await progress.account(workspace) if workspace else None

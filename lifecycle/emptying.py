@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -29,7 +29,10 @@ log = structlog.get_logger(__name__)
 _W, _M = WorkspaceStatus, MachineStatus
 
 EVERY = 10.0  # seconds between two looks for what can move
-QUIET_MAX = 1000  # workspaces of one look, those that were seen least lately
+QUIET_MAX = 1000  # that may move, of one look: those that were seen least lately are enough
+LOOKED_AT_MAX = 10_000
+"""Workspaces read for them. Those that stay where they are stand before the others for as long as they run: who moved
+and did not come back, who is connected and does nothing, who is pinned."""
 STUCK = 60.0
 """Seconds that somebody's files may take to leave. Where they cannot (too many for a snapshot, no room for one) the
 machine works on, or their person would wait for ever."""
@@ -56,12 +59,13 @@ class Emptying:
         if not begun and (not self._after_ms or spare <= 0 or at < self._not_before):
             return
         self._not_before = at + EVERY
-        quiet = await self._quiet(now_ms)
+        sessions = await self._sessions(now_ms)
         for machine in begun:
-            await self._go_on(machine, quiet, now_ms)
+            await self._go_on(machine, sessions, now_ms)
         spare -= sum(1 for m in machines if takes_work(m) and not m.occupied)  # given back anyway
-        if begun or spare <= 0:
+        if begun or spare <= 0 or sessions is None:
             return
+        quiet = await self._quiet(sessions, now_ms)
         by_machine = defaultdict(list)
         for one in quiet.values():
             by_machine[one.machine_id].append(one.id)
@@ -69,19 +73,30 @@ class Emptying:
         for machine in [m for m in machines if m.id in wanted]:
             await self._empty(machine, [quiet[each] for each in by_machine[machine.id]])
 
-    async def _quiet(self, now_ms: int) -> dict[str, Workspace]:
-        """Those that may move. Nobody, while it is not known who is there."""
-        gateways, before_ms = await self._signals.gateways(), now_ms - self._after_ms
-        trusted = await self._signals.trusted_since_ms()
+    async def _sessions(self, now_ms: int) -> Counter[str] | None:
+        """Workspace → its open sessions; None while it is not known who is there, or nothing is to move."""
+        gateways, trusted = await self._signals.gateways(), await self._signals.trusted_since_ms()
         late = any(LATE_GATEWAY * 1000 <= now_ms - at < SILENT_GATEWAY * 1000 for at in gateways.values())  # fmt: skip
-        if not self._after_ms or late or trusted is None or trusted > before_ms:
-            return {}
+        if not self._after_ms or late or trusted is None or trusted > now_ms - self._after_ms:
+            return None
         sessions: Counter[str] = Counter()
         for gateway in gateways:
             sessions.update(await self._signals.connections(gateway))
-        ids = await self._store.not_seen_since(before_ms, QUIET_MAX)
-        found = await self._store.get_many(ids)
-        return {w.id: w for w in found if movable(w, sessions[w.id], before_ms, now_ms)}
+        return sessions
+
+    async def _quiet(self, sessions: Counter[str], now_ms: int) -> dict[str, Workspace]:
+        """Those that may move, but for few beyond QUIET_MAX."""
+        ids = await self._store.not_seen_since(now_ms - self._after_ms, LOOKED_AT_MAX)
+        quiet: dict[str, Workspace] = {}
+        for start in range(0, len(ids), QUIET_MAX):
+            found = await self._store.get_many(ids[start : start + QUIET_MAX])
+            quiet |= {w.id: w for w in found if self._may_move(w, sessions, now_ms)}
+            if len(quiet) >= QUIET_MAX:
+                break
+        return quiet
+
+    def _may_move(self, one: Workspace, sessions: Counter[str], now_ms: int) -> bool:
+        return movable(one, sessions[one.id], now_ms - self._after_ms, now_ms)
 
     async def _empty(self, machine: Machine, workspaces: Sequence[Workspace]) -> None:
         try:
@@ -95,7 +110,7 @@ class Emptying:
                 await self._ready_again(machine.id, CAME_BACK)
                 return
 
-    async def _go_on(self, machine: Machine, quiet: Mapping[str, Workspace], now_ms: int) -> None:
+    async def _go_on(self, machine: Machine, sessions: Counter[str] | None, now_ms: int) -> None:
         """With one whose emptying was begun: move what has yet to, or let it work on."""
         for one in await self._store.get_many(await self._fleet.files_on(machine.id)):
             if one.status is _W.QUEUED and now_ms - one.status_since_ms > STUCK * 1000:
@@ -103,7 +118,8 @@ class Emptying:
                 return
             if one.status not in (_W.STARTING, _W.RUNNING):
                 continue
-            if one.id not in quiet or not await self._move(quiet[one.id]):
+            quiet = sessions is not None and self._may_move(one, sessions, now_ms)
+            if not quiet or not await self._move(one):
                 await self._ready_again(machine.id, CAME_BACK)
                 return
 

@@ -53,7 +53,8 @@ class Rule:
     scale-in. standby: stopped machines kept at most. burst, rate: launches that the pool's API grants at once, and a
     second after that; 0: no bound. parks: a dedicated machine is stopped with its workspace, and keeps its disk.
     boot_guess: seconds until a machine is ready, before any was measured. wait_cost, machine_hour: prices of a cold wait
-    and of an hour of a machine; with both, nobody pays more for a free slot than waiting costs."""
+    and of an hour of a machine; with both, where a wait costs more than the slots that would spare it, more are kept free
+    than wait_probability asks for, never fewer."""
 
     slots: int = 5
     warm_slots: int = 0

@@ -74,7 +74,8 @@ class WorkspaceStore(Protocol):
         """Newest first."""
 
     async def wake(self, workspace_id: str, priority: str = "") -> Workspace:
-        """Ask for it to run. Asleep → queued; stopping or terminating → next = "start"; else unchanged.
+        """Ask for it to run. Asleep → queued; stopping or terminating → next = "start"; else its status is unchanged.
+        What was moved is theirs who ask, and no longer `moved`: it runs for a whole idle timeout from now, or its next boot.
         Raises LimitReached("running", "hours_a_day", "hours_a_month", "start_rate", "max_queue"), Conflict
         when there is no such workspace."""
 
@@ -88,7 +89,8 @@ class WorkspaceStore(Protocol):
         """Forget a terminated workspace's record. Raises Conflict in any other status."""
 
     async def touch(self, workspace_id: str, kind: str, source: str = "api") -> bool:
-        """Explicit activity, now. source: where it was seen, in words. False when it is not running or starting."""
+        """Explicit activity, now. source: where it was seen, in words. False when it neither runs nor starts, nor is on
+        its way to another machine."""
 
     async def extend(self, workspace_id: str, seconds: float) -> Workspace:
         """Not to be stopped for idleness before now + seconds."""

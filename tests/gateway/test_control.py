@@ -112,6 +112,31 @@ async def test_who_stays_takes_the_countdown_from_every_tab(world: World) -> Non
         assert world.extensions == [3600]
 
 
+@pytest.mark.parametrize("status", [W.STOPPING, W.QUEUED, W.STARTING])
+async def test_who_stays_with_what_is_on_the_move_is_heard(
+    world: World, until: Until, status: W
+) -> None:
+    world.now = NOW_MS + HOUR_MS - 200_000
+    async with world.tab() as one:
+        await one.hear()
+        world.becomes(status, moved=True, next="start", reason="moving: its machine goes")
+        assert (await one.hear())["status"] == status
+        await one.say(t="stay")
+        await until(lambda: world.extensions)
+        assert (world.touches, world.extensions) == ([("w1", "input", "stayed")], [3600])
+
+
+async def test_no_stay_keeps_what_stops(world: World, until: Until) -> None:
+    async with world.tab() as one:
+        await one.hear()
+        world.becomes(W.STOPPING, reason="idle")
+        await one.hear()
+        reads = world.reads
+        await one.say(t="stay")
+        await until(lambda: world.reads > reads + 1)  # its own look, and that of all tabs
+        assert world.touches == world.extensions == []
+
+
 async def test_a_key_during_the_countdown_takes_it_away_as_well(world: World) -> None:
     world.now = NOW_MS + HOUR_MS - 1000
     async with world.tab() as one, world.tab() as two:

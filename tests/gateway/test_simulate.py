@@ -170,7 +170,7 @@ def test_explain(run: Any) -> None:
         ([DAY, "--wait-cost", "0.1"], "error: --wait-cost needs --prices: it is held against the price of a machine\n"),
         (
             [DAY, "--wait-cost", "0.1", "--prices", PRICES, "--policy", "promise=0"],
-            "error: --wait-cost lowers what --wait-probability promises, and that is 0: set it above 0\n",
+            "error: --wait-cost keeps more slots free than --wait-probability promises, and 0 promises none: set it above 0\n",
         ),
         *(
             (
@@ -359,7 +359,9 @@ def test_plans_prices_and_hours_without_capacity_have_effects(
     assert row["counts"]["billed"] == pytest.approx(3 * 11 / 60, abs=1e-4)
 
 
-def test_what_a_wait_costs_lowers_the_promise(real: Any, three: str, tmp_path: Path) -> None:
+def test_where_a_wait_costs_more_than_slots_fewer_may_wait_than_promised(
+    real: Any, three: str, tmp_path: Path
+) -> None:
     """A slot that is free for the minute or so of a boot costs 1/60; a wait 999 times as much."""
     prices = tmp_path / "prices.toml"
     prices.write_text('currency = "EUR"\n[running]\ndefault = 1.0\n')

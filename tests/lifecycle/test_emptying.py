@@ -78,6 +78,14 @@ async def arrived(world: World) -> tuple[Leader, Workspace]:
     return leader, moved
 
 
+async def may_move(world: World, leader: Leader) -> list[str]:
+    """Who was seen longest ago first."""
+    now_ms, looks = await world.flush(), leader.loops.machines._emptying
+    sessions = await looks._sessions(now_ms)
+    assert sessions is not None
+    return list(await looks._quiet(sessions, now_ms))
+
+
 async def stops_after(world: World, leader: Leader, one: Workspace, seconds: float) -> bool:
     await world.later(seconds)
     await world.rounds(leader, 1)
@@ -102,9 +110,35 @@ async def test_who_comes_back_to_what_moved_has_all_their_time(world: World) -> 
 async def test_what_moved_is_left_where_it_is(world: World) -> None:
     leader, moved = await arrived(world)
     await world.later(100)
-    await world.flush()
-    quiet = await leader.loops.machines._emptying._quiet(await world.store.now_ms())
-    assert moved.id not in quiet
+    assert moved.id not in await may_move(world, leader)
+
+
+@pytest.mark.parametrize("at_most", [1, 1000])
+async def test_who_moved_does_not_keep_the_others_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, at_most: int
+) -> None:
+    """They were seen longest ago of all, for as long as they run."""
+    leader, moved = await arrived(world)
+    [other] = [w for w in await world.store.list(status={W.RUNNING}) if w.id != moved.id]
+    await world.store.touch(other.id, "input")
+    monkeypatch.setattr(emptying, "QUIET_MAX", at_most)
+    await world.later(100)
+    assert await world.store.not_seen_since(await world.store.now_ms(), 9) == [moved.id, other.id]
+    assert await may_move(world, leader) == [other.id]
+
+
+async def test_what_was_begun_goes_on_however_many_may_move(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, stays, moves = await spread(world)
+    await world.redis.zincrby(keys.WORKSPACES, -1, stays.id)
+    monkeypatch.setattr(emptying, "QUIET_MAX", 1)
+    assert await may_move(world, leader) == [stays.id]
+    came_up = await world.events("machine.ready")
+    await world.fleet.change(await world.machine("m-2"), M.DRAINING, reason=EMPTIED)
+    await world.until(leader, lambda: alone(world))
+    assert (await world.gets(leader, moves, W.RUNNING)).machine_id == "m-1"
+    assert await world.events("machine.ready") == came_up, "it was not called back"
 
 
 async def test_who_is_connected_stays_where_they_are(world: World) -> None:

@@ -122,6 +122,22 @@ async def test_its_time_can_be_over_when_it_is_up_again(world: World) -> None:
     assert (found.status, found.reason) == (W.STOPPING, "idle")
 
 
+async def test_who_is_there_as_it_moves_is_not_stopped_as_it_is_up_again(world: World) -> None:
+    leader = world.leader(idle_timeout=1000)
+    one = await runs(world, leader)
+    await world.later(690)
+    await world.flush(connections={one.id: 1})
+    unreachable(world)
+    await hears(world).notice(Kind.SPOT, "m-1", await in_seconds(world, 120), "spot")
+    await world.gets(leader, one, W.QUEUED)
+    await world.later(320)
+    unreachable(world, failing=False)
+    moved = await world.gets(leader, one, W.RUNNING)
+    assert not moved.moved
+    await world.look(leader)
+    assert (await world.read(one)).status is W.RUNNING, "nobody was warned of a stop"
+
+
 async def test_the_page_is_told_why_from_the_stop_to_the_boot(world: World) -> None:
     leader = world.leader()
     one = await runs(world, leader)

@@ -394,12 +394,16 @@ def test_launches_go_at_the_pace_that_is_granted() -> None:
     assert line.memory.burst == 10.0, "asked as much as before"
 
 
-def test_nobody_pays_more_for_a_free_slot_than_waiting_costs() -> None:
+def test_where_waits_cost_more_than_slots_more_are_kept_than_promised_and_never_fewer() -> None:
     """A free slot of a 0.36-an-hour machine costs 0.0012 in a minute: waits that cost 12 as much are worth one in
-    13, and no promise above that is kept."""
+    13, and a promise that lets more wait is kept better."""
     dear = Timeline(promise(wait_probability=0.2, machine_hour=0.36, wait_cost=0.0144))
     dear.learnt(0.1)
-    assert dear.need(20, pool(8, 20)).probability == pytest.approx(1 / 13)
+    needed = dear.need(20, pool(8, 20))
+    assert needed.probability == pytest.approx(1 / 13)
+    plain = Timeline(promise(wait_probability=0.2))
+    plain.learnt(0.1)
+    assert plain.need(20, pool(8, 20)).free < needed.free
     cheap = Timeline(promise(wait_probability=0.01, machine_hour=0.36, wait_cost=0.0144))
     cheap.learnt(0.1)
     assert cheap.need(20, pool(8, 20)).probability == 0.01

@@ -129,6 +129,38 @@ local function moves(id)
   return field(id, 'next') == 'start' and string.sub(field(id, 'reason'), 1, #MOVING) == MOVING
 end
 
+-- A session of it is open on some gateway.
+local function connected(id)
+  for _, gateway in ipairs(redis.call('ZRANGE', 'heartbeat:gateways', 0, -1)) do
+    if tonumber(redis.call('HGET', 'connections:' .. gateway, id) or '0') > 0 then return true end
+  end
+  return false
+end
+
+-- It moves, and its boot will be no sign of life. Cut short by a move, a boot that somebody waits for stays theirs; so
+-- does the next one of whoever is connected: they come back by themselves, and nobody told them of a stop.
+local function keeps_clock(id, old)
+  return moves(id) and (old == 'running' or field(id, 'moved') == '1') and not connected(id)
+end
+
+-- Somebody was seen there, at that time. It counts where a slot is held, and on the way to another: what moves keeps its
+-- clock.
+local function sighted(id, kind, at, source)
+  local status = field(id, 'status')
+  if OCCUPYING[status] then
+    redis.call('ZADD', 'heartbeat:workspaces', 'GT', at, id)
+  elseif status == 'queued' and field(id, 'moved') == '1' then
+    set(id, {lastActiveAt = text(math.max(at, tonumber(field(id, 'lastActiveAt')) or 0))})
+  else
+    return false
+  end
+  -- Another gateway may have seen later ones.
+  if at >= (tonumber(field(id, 'seen:' .. kind)) or 0) then
+    set(id, {['seen:' .. kind] = text(at), ['source:' .. kind] = source})
+  end
+  return true
+end
+
 local function apply(id, to, fields, more)
   local old = field(id, 'status')
   if not ALLOWED[old] or not ALLOWED[old][to] then
@@ -147,10 +179,7 @@ local function apply(id, to, fields, more)
     for _, name in ipairs({'job', 'jobSince', 'warned', 'stopBy', 'stopByReason', 'keepUntil'}) do fields[name] = '' end
   end
   set(id, fields)
-  -- Cut short by a move, a boot that somebody waits for stays theirs.
-  if to == 'stopping' then
-    set(id, {moved = moves(id) and (old == 'running' or field(id, 'moved') == '1') and '1' or ''})
-  end
+  if to == 'stopping' then set(id, {moved = keeps_clock(id, old) and '1' or ''}) end
   resize(id)
   due(id)
   local held = OCCUPYING[old] or old == 'queued'

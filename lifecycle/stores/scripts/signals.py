@@ -66,17 +66,7 @@ for i = 1, #o.closed, 2000 do
   redis.call('ZREM', 'heartbeat:sessions', unpack(o.closed, i, math.min(i + 1999, #o.closed)))
 end
 for ws, kinds in pairs(o.active) do
-  -- While it stops as well: what moves keeps its clock.
-  if OCCUPYING[field(ws, 'status')] then
-    for kind, seen in pairs(kinds) do
-      local at = now - seen[1]
-      redis.call('ZADD', 'heartbeat:workspaces', 'GT', at, ws)
-      -- Another gateway may have seen later ones.
-      if at >= (tonumber(field(ws, 'seen:' .. kind)) or 0) then
-        set(ws, {['seen:' .. kind] = text(at), ['source:' .. kind] = seen[2]})
-      end
-    end
-  end
+  for kind, seen in pairs(kinds) do sighted(ws, kind, now - seen[1], seen[2]) end
 end
 if type(o.connections) == 'table' then
   local key = 'connections:' .. gateway

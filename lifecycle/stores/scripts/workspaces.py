@@ -54,11 +54,7 @@ for kind, since in pairs(o.unlessSeen or {}) do
   if (tonumber(field(id, 'seen:' .. kind)) or 0) > since then return {'active', status, ''} end
 end
 if o.unlessExtended and tonumber(field(id, 'extendUntil')) > o.unlessExtended then return {'active', status, ''} end
-if o.unlessConnected then
-  for _, gateway in ipairs(redis.call('ZRANGE', 'heartbeat:gateways', 0, -1)) do
-    if tonumber(redis.call('HGET', 'connections:' .. gateway, id) or '0') > 0 then return {'active', status, ''} end
-  end
-end
+if o.unlessConnected and connected(id) then return {'active', status, ''} end
 local fields = o.set or {}
 if o.place then
   local record = 'machine:' .. o.place
@@ -101,9 +97,13 @@ if ASLEEP[status] or (ending and field(id, 'next') ~= 'start') then
 end
 local urgent = ARGV[3] ~= '' and ARGV[3] ~= field(id, 'priority')
 if urgent then set(id, {priority = ARGV[3]}) end
--- It was moved and is not up: somebody waits for it now, so its next boot is theirs.
-local claimed = status ~= 'running' and field(id, 'moved') == '1'
+-- It was moved: somebody waits for it now, so its next boot is theirs. It may just be up: then they came with this boot.
+local claimed = field(id, 'moved') == '1'
 if claimed then set(id, {moved = ''}) end
+if claimed and status == 'running' then
+  redis.call('ZADD', 'heartbeat:workspaces', 'GT', now, id)
+  set(id, {['seen:boot'] = text(now)})
+end
 if ASLEEP[status] then
   enqueue(id, ARGV[2])
 elseif ending then
@@ -166,11 +166,10 @@ return {'ok', '', stamp}
 TOUCH = (
     PRELUDE
     + """
-local id, status = ARGV[1], field(ARGV[1], 'status')
-if not (status == 'starting' or status == 'running') then return 0 end
--- ARGV id, kind, source
-redis.call('ZADD', 'heartbeat:workspaces', 'GT', now, id)
-set(id, {['seen:' .. ARGV[2]] = text(now), ['source:' .. ARGV[2]] = ARGV[3]})
+-- ARGV id, kind, source. Returns 1 unless it is asleep, or about to be.
+local id = ARGV[1]
+local noted = sighted(id, ARGV[2], now, ARGV[3])
+if not noted or (field(id, 'status') == 'stopping' and field(id, 'next') ~= 'start') then return 0 end
 return 1
 """
 )

@@ -522,6 +522,32 @@ async def test_who_comes_back_while_it_moves_is_a_sign_of_life(
     assert await flow(store) == (1, 0, 0), "they were there before"
 
 
+async def test_who_comes_as_what_moved_is_just_up_is_a_sign_of_life(store: RedisStore) -> None:
+    """They saw it in the queue, and it ran when they asked for it."""
+    one = await running(store)
+    at = await minutes_ago(store, one)
+    one = await arrives(store, await on_its_way(store, one))
+    woken = await store.wake(one.id)
+    assert (woken.status, woken.epoch, woken.moved) == (W.RUNNING, one.epoch, False)
+    assert woken.seen["boot"] == woken.last_active_at_ms > at
+    assert await store.not_seen_since(at, 10) == []
+    with pytest.raises(Conflict, match="active"):  # its time was over, and a stop was decided on
+        await store.change(one, W.STOPPING, unless_seen={"boot": one.seen["boot"]})
+    at = await minutes_ago(store, woken)
+    again = await store.wake(one.id)
+    assert (again.seen["boot"], again.last_active_at_ms) == (at, at), "it is asked for already"
+
+
+async def test_who_is_connected_as_it_moves_is_a_sign_of_life(store: RedisStore) -> None:
+    one, signals = await running(store), RedisSignals(store.redis)
+    at = await minutes_ago(store, one)
+    await signals.flush("g-1", Flush(connections={"other": 1}))
+    await signals.flush("g-2", Flush(connections={one.id: 1}))
+    one = await arrives(store, await on_its_way(store, one))
+    assert not one.moved
+    assert min(one.seen["boot"], one.last_active_at_ms) > at
+
+
 async def test_what_is_seen_on_the_way_counts(store: RedisStore) -> None:
     one, signals = await running(store), RedisSignals(store.redis)
     await minutes_ago(store, one)
@@ -533,6 +559,39 @@ async def test_what_is_seen_on_the_way_counts(store: RedisStore) -> None:
     await store.touch(one.id, "api")
     one = await store.change(one, W.RUNNING)
     assert one.last_active_at_ms == one.seen["api"] > one.seen["input"]
+
+
+@pytest.mark.parametrize("when", [W.STOPPING, W.QUEUED])
+@pytest.mark.parametrize("told", ["flushed", "touched"])
+async def test_what_is_seen_before_it_starts_again_counts(
+    store: RedisStore, when: WorkspaceStatus, told: str
+) -> None:
+    one, signals = await running(store), RedisSignals(store.redis)
+    at = await minutes_ago(store, one)
+    one = await store.change(one, W.STOPPING, fields=MOVE)
+    if when is W.QUEUED:
+        one = await store.change(one, W.STOPPED, fields={"reason": one.reason})
+    if told == "touched":
+        assert await store.touch(one.id, "input", "s-1")
+    else:
+        await signals.flush("g", Flush(active={one.id: {"input": [0, "s-1"]}}))
+        await signals.flush("g-2", Flush(active={one.id: {"input": [60_000, "s-2"]}}))
+    if when is W.STOPPING:
+        one = await store.change(one, W.STOPPED, fields={"reason": one.reason})
+    assert await store.redis.zscore(keys.WORKSPACES, one.id) is None, "it holds no slot"
+    one = await arrives(store, one)
+    assert (one.moved, one.seen["boot"], one.sources["input"]) == (True, at, "s-1")
+    assert one.last_active_at_ms == one.seen["input"] > at + 60_000
+
+
+async def test_nothing_seen_keeps_what_stops_for_good_or_was_asked_for(store: RedisStore) -> None:
+    one = await running(store)
+    one = await store.stop(one.id, "asked")
+    assert not await store.touch(one.id, "api")
+    one = await store.wake(one.id)
+    assert await store.touch(one.id, "api"), "it starts again"
+    one = await store.change(one, W.STOPPED, fields={"reason": "asked"})
+    assert not await store.touch(one.id, "api"), "its boot will count"
 
 
 async def test_a_boot_that_a_move_cut_short_is_still_who_asked_for_it(store: RedisStore) -> None:
