@@ -51,8 +51,8 @@ SMALL_CURVES: dict[str, tuple[float | None, ...]] = {
     "hpa": (0.9, 0.8),
 }
 RECORDED: dict[str, tuple[float | None, ...]] = {
-    "moving": (0.01, 0.001),
-    "promise": (0.01, 0.001),
+    "moving": (0.001,),
+    "promise": (0.001,),
     "kpa": (0.85,),
 }
 BUCKET = Cloud(burst=1000, rate=2.0)

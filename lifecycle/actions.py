@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from logging import DEBUG, WARNING
 from pathlib import Path
 from typing import Protocol
 
@@ -274,9 +275,9 @@ class Actions:
         try:
             await self._agents.warm(machine, wanted)
         except AgentRefused as error:  # one of an older version: its boots are cold
-            tell = log.debug if machine.id in self._cold else log.warning
+            level = DEBUG if machine.id in self._cold else WARNING
             self._cold.add(machine.id)
-            tell("machine.not_warm", machine=machine.id, why=str(error))
+            log.log(level, "machine.not_warm", machine=machine.id, why=str(error))
 
     async def running(
         self, workspace: Workspace, address: str, secret: str = "", *, warm: bool = False
