@@ -1,6 +1,6 @@
 """How others size a pool, each with the one figure that its operator turns. Pure.
 
-They decide how many machines are wanted; which ones come and go is carried out as for ours (best fit, only empty machines,
+They decide how many machines are wanted; which ones come and go is carried out as for ours (the same placement, only empty machines,
 the same delay), so that only the rule is compared. Sources: the projects' own code and documents, as of 2026.
 """
 
