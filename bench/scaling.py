@@ -167,9 +167,9 @@ def small(seeds: int, jobs: int) -> str:
 
 
 def calibration(seeds: int, jobs: int) -> str:
-    """Over three days: what is learnt on the first is known on the next."""
+    """Over a week: what is learnt on the first days is known on the next."""
     promises = (0.05, 0.01, 0.001)
-    spec = f"{LARGE},days=3"
+    spec = f"{LARGE},days=7"
     rows = simulated(grid(spec, {"moving": promises}, seeds, Cloud(), Settings()), jobs)
     columns = ["hour", "arrivals", *(f"promised {percent(p, 1)}" for p in promises)]
     table = []
