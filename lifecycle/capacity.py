@@ -21,14 +21,14 @@ OVERDUE, FEW = 3.0, 5
 @dataclass(slots=True)
 class Capacity:
     """awake: machines that count as there; back: stopped ones whose owner comes back, which do as well. alive: all
-    that take a place under the bound. callable: ids of those whose drain can be called off. stopped: ids of those on
+    that take a place under the bound. draining: ids of those whose drain can be called off. stopped: ids of those on
     standby; parking: those that are emptied to be stopped. asleep: dedicated ones whose owner is away. empty: those that
     nobody is on and nobody owns."""
 
     awake: int
     back: int
     alive: int
-    callable: list[str]
+    draining: list[str]
     stopped: list[str]
     asleep: list[Machine]
     empty: list[Machine]
@@ -72,7 +72,7 @@ def capacity_of(facts: Facts, rule: Rule, now_ms: int) -> Capacity:
                 found.awake += 1
         elif m.status is _M.DRAINING:
             if not (m.doomed_at_ms or m.held_by):
-                found.callable.append(m.id)
+                found.draining.append(m.id)
                 found.parking += m.reason == STANDBY
         elif m.status is _M.STOPPED:
             if not own:

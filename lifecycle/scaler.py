@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lifecycle.capacity import Capacity, capacity_of
 from lifecycle.model import Machine, MachineStatus
 from lifecycle.need import machines_wanted, needed
-from lifecycle.scaler_memory import account, remember, want
+from lifecycle.scaler_memory import account, note_wanted, remember
 from lifecycle.scaler_records import Decision, Facts, Memory, Need, Rule
 
 _M = MachineStatus
@@ -25,7 +25,7 @@ def scale(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> tuple[Decisi
     memory = remember(facts, rule, memory, now_ms)
     capacity = capacity_of(facts, rule, now_ms)
     need, least = needed(facts, rule, memory, capacity)
-    memory = want(memory, rule, need.machines)
+    memory = note_wanted(memory, rule, need.machines)
     decision = _decide(facts, rule, memory, capacity, need, least, now_ms)
     return decision, account(facts, rule, memory, need, decision)
 
@@ -82,7 +82,7 @@ class _Added:
 def _added(rule: Rule, memory: Memory, capacity: Capacity, wanted: int, least: int) -> _Added:
     have = capacity.there
     missing = max(0, wanted - have)
-    undrain = tuple(capacity.callable[:missing])
+    undrain = tuple(capacity.draining[:missing])
     missing -= len(undrain)
     # Machines on standby are counted already: one that is started is missing there. They are started for
     # what cannot wait for a new one.

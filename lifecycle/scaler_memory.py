@@ -71,7 +71,7 @@ def _counted(facts: Facts, rule: Rule, memory: Memory) -> tuple[float, float]:
     return came * fades, waited * fades
 
 
-def want(memory: Memory, rule: Rule, machines: int) -> Memory:
+def note_wanted(memory: Memory, rule: Rule, machines: int) -> Memory:
     """So many are wanted now. Only what nothing later exceeds is remembered of the window: the first entry is its
     maximum."""
     oldest = memory.at - rule.scale_in_delay

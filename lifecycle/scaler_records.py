@@ -39,9 +39,8 @@ class Rule:
 class Facts:
     """users: workspaces that hold a slot or wait for one. arrivals, departures, waits: since the last decision: who came
     for a slot, who gave one back, who did not find one free. busy: ready machines in use that are not in `machines`, since
-    nothing can be done about them. boots, starts: recent seconds until a new machine, and a
-    stopped one, was ready. returning: machines whose files somebody waits for. throttled: the pool's API was told to
-    slow down."""
+    nothing can be done about them. boots, starts: recent seconds until a new machine, and a stopped one, was ready.
+    returning: machines whose files somebody waits for. throttled: the pool's API said that it is asked too often."""
 
     users: int
     machines: Sequence[Machine]
@@ -60,8 +59,8 @@ class Facts:
 class Memory:
     """What is remembered between decisions. at, since: seconds. wanted: (when, machines) of the last scale_in_delay, those
     that nothing later exceeded. tokens: launches that the pool's API will grant now; given: how many may be given back.
-    bias: logarithm of how much larger a risk may be reckoned than promised, for what is reckoned to come true; learnt
-    from who found no slot. bound: no more is there than was wanted of late. came, waited: fading counts of who came, and of who found no slot."""
+    credit, bias: by how much more may be risked than promised, for what was saved and for what happened (see risk.py).
+    bound: no more is there than was wanted of late. came, waited: fading counts of who came, and of who found no slot."""
 
     since: float
     at: float
