@@ -23,8 +23,9 @@ class Capacity:
     """awake: machines that count as there; back: stopped ones whose owner comes back, which do as well. alive: all
     that take a place under the bound. draining: ids of those whose drain can be called off. stopped: ids of those on
     standby; parking: those that are emptied to be stopped. asleep: dedicated ones whose owner is away. empty: those that
-    nobody is on and nobody owns."""
+    nobody is on and nobody owns. boot: seconds that a new one is expected to take."""
 
+    boot: float
     awake: int
     back: int
     alive: int
@@ -52,9 +53,10 @@ def lead_time(seconds: Sequence[float], guess: float) -> float:
 
 
 def capacity_of(facts: Facts, rule: Rule, now_ms: int) -> Capacity:
-    found = Capacity(facts.busy, 0, facts.busy + len(facts.machines), [], [], [], [])
-    returning = facts.returning
-    overdue_ms = _overdue_ms(facts, rule, now_ms)
+    boot, returning = lead_time(facts.boots, rule.boot_guess), facts.returning
+    # 0 while too little is known of others.
+    overdue_ms = now_ms - OVERDUE * 1000 * boot if len(facts.boots) >= FEW else 0.0
+    found = Capacity(boot, facts.busy, 0, facts.busy + len(facts.machines), [], [], [], [])
     for m in facts.machines:
         own = rule.parks and m.slots == 1 and m.holds_files > 0
         sleeps = own and not m.occupied and m.id not in returning
@@ -80,10 +82,3 @@ def capacity_of(facts: Facts, rule: Rule, now_ms: int) -> Capacity:
             elif m.id in returning:
                 found.back += 1
     return found
-
-
-def _overdue_ms(facts: Facts, rule: Rule, now_ms: int) -> float:
-    """What was launched before that is late; 0 while too little is known of others."""
-    if len(facts.boots) < FEW:
-        return 0.0
-    return now_ms - OVERDUE * 1000 * lead_time(facts.boots, rule.boot_guess)

@@ -26,7 +26,7 @@ def machines_wanted(users: int, slots: int, warm_slots: int, max_machines: int) 
 
 def needed(facts: Facts, rule: Rule, memory: Memory, capacity: Capacity) -> tuple[Need, int]:
     """The machines that are wanted, and how few of them would do, were enough others stopped and quick to start."""
-    boot = lead_time(facts.boots, rule.boot_guess)
+    boot = capacity.boot
     need = _need_over(boot, facts, rule, memory)
     short = need.machines - capacity.awake - capacity.reserve - memory.tokens
     if rule.rate and short > 0:
