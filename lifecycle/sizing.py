@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import structlog
 
-from lifecycle import reconcile, scaler
+from lifecycle import reconcile
 from lifecycle.errands import Errands
 from lifecycle.model import STANDBY, Machine, MachineStatus
 from lifecycle.pace import Census, Flow
@@ -17,7 +17,9 @@ from lifecycle.peaks import Peak
 from lifecycle.placement import Shortage, shortage
 from lifecycle.pools import Launch, NoCapacity, Pool, PoolError, Throttled
 from lifecycle.remembering import FRESH, TURNS, flow_recalled, recalled
-from lifecycle.scaler import Decision, Facts, Memory, Rule
+from lifecycle.scaler import scale
+from lifecycle.scaler_memory import begin
+from lifecycle.scaler_records import Decision, Facts, Memory, Rule
 from lifecycle.stores import Conflict
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore
@@ -99,7 +101,7 @@ class Sizing:
             return counts  # nobody knows yet how many workspaces there are
         memory = self._memory or await self._recall(now, stays)
         facts = self._facts(census, machines, {*returning, *(w.machine_id for w in queue)})
-        decision, memory = scaler.scale(facts, self._rule, memory, now)
+        decision, memory = scale(facts, self._rule, memory, now)
         self._memory, self._flow = memory, census.flow
         rush = decision.need is not None and decision.need.panic
         settled = memory.at - memory.since >= self._rule.settle
@@ -133,7 +135,7 @@ class Sizing:
             written = {}  # not what we wrote
         found = recalled(written.get("memory"), now, self._rule, FRESH if stays else TURNS)
         if found is None:
-            return scaler.begin(now, self._rule)
+            return begin(now, self._rule)
         self._flow = flow_recalled(written.get("flow"))
         return replace(found, since=now / 1000) if stays else found
 

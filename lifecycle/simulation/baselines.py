@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from lifecycle import scaler
-from lifecycle.scaler import Decision, Facts, Memory, Rule
+from lifecycle.capacity import COUNTED
+from lifecycle.scaler import scale
+from lifecycle.scaler_records import Decision, Facts, Memory, Rule
 
 Want = Callable[[float, int, Facts, Rule], int]
 """(now in seconds, machines there or coming, facts, rule) → machines wanted."""
@@ -22,11 +23,11 @@ def deciding(want: Want) -> Callable[[Facts, Rule, Memory, int], tuple[Decision,
     than the users who are there need, and none of them knows of declared peaks."""
 
     def decide(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> tuple[Decision, Memory]:
-        there = facts.busy + sum(m.status in scaler.COUNTED for m in facts.machines)
+        there = facts.busy + sum(m.status in COUNTED for m in facts.machines)
         wanted = max(0, want(now_ms / 1000, there, facts, rule))
         plain = replace(rule, warm_slots=0, wait_probability=0.0, standby=0)
         put = replace(facts, users=wanted * rule.slots, peaks=())
-        decision, memory = scaler.scale(put, plain, memory, now_ms)
+        decision, memory = scale(put, plain, memory, now_ms)
         reason = f"{wanted} machines for {facts.users} users by the rule; {decision.have} are there"
         return replace(decision, users=facts.users, reason=reason), memory
 

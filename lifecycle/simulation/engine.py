@@ -18,7 +18,7 @@ from math import inf
 from random import Random
 from typing import Any
 
-from lifecycle import defragment, moving, policy, quota, reconcile, scaler
+from lifecycle import defragment, moving, policy, quota, reconcile
 from lifecycle.idleness import LOOK_EVERY, idle_ms
 from lifecycle.model import (
     STANDBY,
@@ -32,7 +32,9 @@ from lifecycle.placement import Place, best_fit, place, takes_work
 from lifecycle.plans import Plan, Policy
 from lifecycle.pricing import Prices, shown
 from lifecycle.queueing import boost_ms
-from lifecycle.scaler import Decision, Facts, Memory, Rule
+from lifecycle.scaler import scale
+from lifecycle.scaler_memory import begin
+from lifecycle.scaler_records import Decision, Facts, Memory, Rule
 from lifecycle.simulation.cloud import CloudModel
 from lifecycle.simulation.records import Account, Cloud, Sample, Visit, Workload
 from lifecycle.simulation.sums import Sums
@@ -62,7 +64,7 @@ class Trial:
     session after which a workspace may move; 0: none does. launch_timeout: seconds until a silent launch is given up."""
 
     rule: Rule
-    decide: Decide = scaler.scale
+    decide: Decide = scale
     name: str = "promise"
     setting: float | None = None
     plan: Plan = field(default_factory=lambda: Plan("default", Policy()))
@@ -99,7 +101,7 @@ class _Day:
         self.cloud = CloudModel(cloud, Random(f"{seed}/cloud"))
         self.start_ms = workload.start_ms
         self.now = 0.0
-        self.memory = scaler.begin(self.start_ms, trial.rule)
+        self.memory = begin(self.start_ms, trial.rule)
         self.machines: dict[str, Machine] = {}
         self.listed: dict[str, Machine] = {}  # those about which something may have to be done
         self.roomy: dict[str, Machine] = {}  # those with a free slot
@@ -151,7 +153,7 @@ class _Day:
             self.now = at
             if next_tick <= at:
                 if at == begins:
-                    self.memory = scaler.begin(self.now_ms, self.trial.rule)
+                    self.memory = begin(self.now_ms, self.trial.rule)
                 self._decide()
                 next_tick += tick
                 if at >= next_sample:

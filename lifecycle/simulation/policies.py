@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lifecycle import scaler
 from lifecycle.plans import Plan, Policy
 from lifecycle.plans_file import read_plans
 from lifecycle.prices_file import read_prices
-from lifecycle.scaler import Rule
+from lifecycle.scaler import scale
+from lifecycle.scaler_records import Rule
 from lifecycle.simulation import baselines
 from lifecycle.simulation.baselines import Want
 from lifecycle.simulation.engine import Decide, Trial
@@ -78,11 +78,11 @@ def _like(make: Callable[[float], Want]) -> Callable[[float], Decide]:
 POLICIES: Mapping[str, Sizer] = {
     "promise": Sizer(
         "share of arrivals that may wait", 0.01,
-        (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scaler.scale,
+        (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scale,
     ),
     MOVING: Sizer(
         "as promise, and what nobody is connected to moves, so that machines come empty", 0.01,
-        (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scaler.scale,
+        (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scale,
     ),
     "ceil": Sizer("no figure: users over slots, rounded up", None, (), _like(baselines.ceil_rule)),
     "ceil+p": Sizer(

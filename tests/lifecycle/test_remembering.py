@@ -12,7 +12,7 @@ from lifecycle.demand import Demand, Foretold
 from lifecycle.pace import Flow
 from lifecycle.peaks import Opened, Peak
 from lifecycle.remembering import flow_recalled, recalled
-from lifecycle.scaler import Memory, Rule
+from lifecycle.scaler_records import Memory, Rule
 
 NOW = 2_000_000  # ms
 RULE = Rule(burst=100, rate=2.0)

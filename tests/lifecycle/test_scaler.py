@@ -10,20 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle import scaler
+from lifecycle import risk
 from lifecycle.demand import Demand
 from lifecycle.model import STANDBY, Machine, MachineStatus
-from lifecycle.scaler import (
-    SHRINK_LEAST,
-    Decision,
-    Facts,
-    Memory,
-    Need,
-    Rule,
-    begin,
-    machines_wanted,
-    scale,
-)
+from lifecycle.need import machines_wanted
+from lifecycle.scaler import scale
+from lifecycle.scaler_memory import SHRINK_LEAST, begin
+from lifecycle.scaler_records import Decision, Facts, Memory, Need, Rule
 from tests.lifecycle.fakes import machine
 
 M = MachineStatus
@@ -300,7 +293,7 @@ def test_what_cannot_be_given_back_yet_is_nothing_saved() -> None:
 def test_however_much_was_saved_the_risk_of_a_moment_is_bounded() -> None:
     line = Timeline(promise())
     line.learnt(0.02)
-    line.memory = replace(line.memory, credit=scaler.CREDIT_MAX, bias=scaler.BIAS_MAX)
+    line.memory = replace(line.memory, credit=risk.CREDIT_MAX, bias=risk.BIAS_MAX)
     assert line.need(18, pool(5, 18)).risk == pytest.approx(0.01 * exp(2.8))
 
 

@@ -14,7 +14,8 @@ from lifecycle import sizing
 from lifecycle.demand import Demand
 from lifecycle.model import STANDBY, Machine, MachineStatus, WorkspaceStatus
 from lifecycle.pools import Throttled
-from lifecycle.scaler import Memory
+from lifecycle.scaler_memory import SHRINK_LEAST
+from lifecycle.scaler_records import Memory
 from lifecycle.stores import StoreUnavailable, keys
 from tests.lifecycle.world import Leader, World
 
@@ -140,7 +141,7 @@ async def steady(world: World, rate: float, boot: float) -> None:
     """As if so many had come in a second for an hour, and machines took so many seconds."""
     now = await world.store.now_ms() / 1000
     demand = Demand(now - 3600, now, fast=rate, slow=rate, long=rate)
-    memory = Memory(now - 3600, now, demand, given_at=now)
+    memory = Memory(now - 3600, now, demand, given=SHRINK_LEAST, given_at=now)
     written = {"memory": asdict(memory), "flow": asdict((await world.store.census()).flow)}
     await world.redis.set(keys.DECISION, json.dumps(written))
     await world.redis.rpush(keys.LAUNCHES, *[int(boot * 1000)] * 99)

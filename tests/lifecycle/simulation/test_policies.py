@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle import scaler
 from lifecycle.plans import PlanError
 from lifecycle.pricing import PricesError
-from lifecycle.scaler import Facts, Rule, begin
+from lifecycle.scaler import scale
+from lifecycle.scaler_memory import begin
+from lifecycle.scaler_records import Facts, Rule
 from lifecycle.simulation.engine import Trial
 from lifecycle.simulation.policies import MOVE_AFTER, OURS, POLICIES, plan_of
 from lifecycle.simulation.records import Cloud
@@ -62,7 +63,7 @@ def test_the_figure_is_the_promise_of_ours_alone() -> None:
         assert rule.wait_probability == (0.02 if name in OURS else 0.0)
         assert (rule.burst, rule.rate, rule.boot_guess) == (7, 0.5, 90.0)
     assert tried("ceil", None).rule.wait_probability == 0.0
-    assert tried("promise").decide is scaler.scale
+    assert tried("promise").decide is scale
 
 
 def test_settings_are_those_of_serve() -> None:

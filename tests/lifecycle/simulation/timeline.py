@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lifecycle import scaler
 from lifecycle.plans import Plan, Policy
-from lifecycle.scaler import Decision, Facts, Memory, Rule
+from lifecycle.scaler import scale
+from lifecycle.scaler_records import Decision, Facts, Memory, Rule
 from lifecycle.simulation import engine
 from lifecycle.simulation.engine import Decide, Trial
 from lifecycle.simulation.records import Account, Cloud, Visit, Workload
@@ -45,7 +45,7 @@ def scripted(script: Mapping[float, Mapping[str, Any]]) -> Decide:
     """Decides nothing but what is written down: seconds → fields of the Decision."""
 
     def decide(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> tuple[Decision, Memory]:
-        decision, memory = scaler.scale(facts, rule, memory, now_ms)
+        decision, memory = scale(facts, rule, memory, now_ms)
         nothing: dict[str, Any] = {
             "launch": 0, "undrain": (), "revive": (), "drain": (), "park": (), "spare": 0,
         }  # fmt: skip
