@@ -142,22 +142,20 @@ class _Day:
         return decision
 
     def _facts(self) -> Facts:
-        people, machines, seats = self.people, self.machines, self.seats
-        facts = Facts(
+        machines, seats = self.machines, self.seats
+        arrived, departed, waited = self.people.since_last()
+        return Facts(
             self.ledger.users,
             list(seats.listed.values()),
-            arrivals=people.arrived,
-            departures=people.departed,
-            waits=people.waited,
+            arrivals=arrived,
+            departures=departed,
+            waits=waited,
             boots=machines.boots,
             starts=machines.starts,
             peaks=self.workload.peaks,
-            throttled=machines.throttled,
+            throttled=machines.throttled(),
             busy=len(seats.machines) - len(seats.listed),
         )
-        people.arrived = people.departed = people.waited = 0
-        machines.throttled = False
-        return facts
 
     def _carry_out(self, decision: Decision) -> None:
         for machine_id in decision.undrain:

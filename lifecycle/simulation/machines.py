@@ -27,8 +27,7 @@ RECENT = 100  # boots that are remembered, as the store does
 
 
 class Machines:
-    """boots, starts: seconds that new and stopped ones took lately, the last first. throttled: whether the API granted
-    less than was asked for since the last decision, which sets it back."""
+    """boots, starts: seconds that new and stopped ones took lately, the last first."""
 
     def __init__(
         self, clock: Clock, cloud: CloudModel, seats: Seats, people: People, moves: Moves, ledger: Ledger,
@@ -41,7 +40,12 @@ class Machines:
         self._goes: dict[str, float] = {}  # machine → when it is taken back
         self.boots: list[float] = []
         self.starts: list[float] = []
-        self.throttled = False
+        self._throttled = False
+
+    def throttled(self) -> bool:
+        """Whether the API granted less than was asked for, since this was asked last."""
+        found, self._throttled = self._throttled, False
+        return found
 
     # What is decided
 
@@ -68,7 +72,7 @@ class Machines:
             self._clock.call(when, self._come_up, self._seats.machines[machine_id])
         for machine_id in answer.refused:
             self._become(self._seats.machines[machine_id], _M.TERMINATED)
-        self.throttled |= answer.throttled
+        self._throttled |= answer.throttled
         self._ledger.tally("refused", len(answer.refused))
         if answer.no_capacity:
             self._refused_until = self._clock.now + NO_CAPACITY_PAUSE

@@ -26,7 +26,7 @@ TRUSTED = policy.Facts(trusted_since_ms=1)  # sessions here report without a gap
 
 
 class People:
-    """bounds: how long what runs may live. arrived, departed, waited: how many since the last decision, which sets them back."""
+    """bounds: how long what runs may live. queue: those that have no slot yet."""
 
     def __init__(
         self, clock: Clock, seats: Seats, hours: Hours, ledger: Ledger, bounds: Policy
@@ -34,8 +34,8 @@ class People:
         self._clock, self._seats, self._hours, self._ledger = clock, seats, hours, ledger
         self._bounds = bounds
         self.queue = Queue(clock, ledger)
-        self.workspaces: dict[int, Workspace] = {}  # by user
-        self.arrived = self.departed = self.waited = 0
+        self._workspaces: dict[int, Workspace] = {}  # by user
+        self._arrived = self._departed = self._waited = 0
 
     def visit(self, visit: Visit) -> None:
         workspace = self._of(visit.user)
@@ -50,18 +50,18 @@ class People:
             self._arrive(workspace, visit)
 
     def _of(self, user: int) -> Workspace:
-        workspace = self.workspaces.get(user)
+        workspace = self._workspaces.get(user)
         if workspace is None:
             now_ms = self._clock.now_ms
             workspace = Workspace(f"ws-{user}", f"u-{user}", _W.STOPPED, now_ms, now_ms)
-            self.workspaces[user] = workspace
+            self._workspaces[user] = workspace
         return workspace
 
     def _arrive(self, workspace: Workspace, visit: Visit) -> None:
         self.queue.ask(workspace, visit.seconds)
         if workspace.status in (_W.STOPPING, _W.QUEUED):
             return  # it moves, and starts again by itself
-        self.arrived += 1
+        self._arrived += 1
         if visit.priority != workspace.priority:
             put(workspace, priority=visit.priority)
         self._enqueue(workspace)
@@ -73,7 +73,7 @@ class People:
         self._ledger.more_users(1)
         if not self.queue and self._seats.choice and self._boot_at_once(workspace):
             return
-        self.waited += self.queue.awaited(workspace)
+        self._waited += self.queue.awaited(workspace)
         self.queue.join(workspace)
 
     def serve_queue(self) -> None:
@@ -106,9 +106,15 @@ class People:
         else:
             self._look(workspace)
 
+    def since_last(self) -> tuple[int, int, int]:
+        """How many came for a slot, gave one back, and did not find one free, since this was asked last."""
+        found = self._arrived, self._departed, self._waited
+        self._arrived = self._departed = self._waited = 0
+        return found
+
     def wait_on(self) -> None:
         """The day ends: whoever waits has waited until now."""
-        for workspace in self.workspaces.values():
+        for workspace in self._workspaces.values():
             self.queue.answer(workspace)
 
     # What time does
@@ -131,7 +137,7 @@ class People:
                 self._stop(workspace, at_any_rate=command.unless_extended_ms is None)
                 return
             if isinstance(command, policy.Start) and not self._hours.used_up(workspace.user_id):
-                self.arrived += 1
+                self._arrived += 1
                 self._enqueue(workspace)
                 return
             if isinstance(command, policy.Terminate):
@@ -151,14 +157,14 @@ class People:
         self._turn(workspace, _W.STOPPING)
         self._leave_slot(workspace)
         self._turn(workspace, _W.STOPPED)
-        self.departed += 1
+        self._departed += 1
         self._look(workspace)
         self.serve_queue()
 
     def _terminate(self, workspace: Workspace) -> None:
         self._turn(workspace, _W.TERMINATING)
         self._turn(workspace, _W.TERMINATED)
-        self.workspaces.pop(int(workspace.id[3:]), None)
+        self._workspaces.pop(int(workspace.id[3:]), None)
 
     # What happens to its machine
 
@@ -166,7 +172,7 @@ class People:
         """Its machine is gone. Live, nobody may ever see this; here it is told, and the day goes on."""
         self._turn(workspace, _W.FAILED)
         self._leave_slot(workspace)
-        self.departed += 1
+        self._departed += 1
         self._look(workspace)
 
     def relocate(self, workspace: Workspace) -> None:
