@@ -68,7 +68,11 @@ PURE = (
     "lifecycle.simulation.generated", "lifecycle.simulation.rows", "lifecycle.simulation.moments",
     "lifecycle.simulation.stretch", "lifecycle.simulation.recorded", "lifecycle.simulation.happened",
     "lifecycle.simulation.occupancy", "lifecycle.simulation.summary", "lifecycle.simulation.report",
-    "lifecycle.simulation.results", "lifecycle.simulation.explaining",
+    "lifecycle.simulation.results", "lifecycle.simulation.explaining", "lifecycle.simulation.clock",
+    "lifecycle.simulation.in_place", "lifecycle.simulation.ledger", "lifecycle.simulation.choice",
+    "lifecycle.simulation.seats", "lifecycle.simulation.queue", "lifecycle.simulation.hours",
+    "lifecycle.simulation.people", "lifecycle.simulation.moves", "lifecycle.simulation.machines",
+    "lifecycle.simulation.telling",
     "gateway.frames", "gateway.rhythm", "gateway.hosts", "gateway.headers", "gateway.closing",
     "gateway.answer",
 )  # fmt: skip

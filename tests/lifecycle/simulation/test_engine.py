@@ -20,7 +20,8 @@ from lifecycle.plans import Plan, Policy, Quota
 from lifecycle.pricing import Prices, shown
 from lifecycle.simulation import engine
 from lifecycle.simulation.cloud import CloudModel
-from lifecycle.simulation.records import Cloud, Visit
+from lifecycle.simulation.people import STAYS_ON, People
+from lifecycle.simulation.records import Account, Cloud, Visit
 from lifecycle.simulation.sums import WARM
 from lifecycle.usage import RUNNING, Piece
 from tests.lifecycle.simulation.timeline import (
@@ -72,19 +73,22 @@ def test_who_comes_goes_where_somebody_is_connected() -> None:
 
 def test_a_machine_is_chosen_as_among_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[bool] = []
-    best = engine._Day._best
+    boot_at_once = People._boot_at_once
 
-    def checked(self: Any) -> Any:
-        machine = best(self)
+    def checked(self: People, workspace: Workspace) -> bool:
+        seats = self._seats
+        machine = seats.choice.best()
         who = Workspace("ws", "u", WorkspaceStatus.QUEUED, 0, 0)
-        among = place([who], list(self.machines.values()), self.idle_ms)
+        among = place([who], list(seats.machines.values()), seats.choice.idle_ms)
         assert [c.machine.id for c in among if isinstance(c, Place)] == (
             [machine.id] if machine else []
         )
-        chosen.append(len(self.shared) > 1)
-        return machine
+        chosen.append(len(seats.choice._shared) > 1)
+        booted = boot_at_once(self, workspace)
+        assert workspace.machine_id == (machine.id if machine else "")
+        return booted
 
-    monkeypatch.setattr(engine._Day, "_best", checked)
+    monkeypatch.setattr(People, "_boot_at_once", checked)
     some = Random(3)
     visits = [Visit(some.uniform(0, 20_000), n, some.expovariate(1 / 900)) for n in range(300)]
     simulated(*visits, slots=3, wait_probability=0.05)
@@ -197,7 +201,7 @@ def test_a_machine_that_is_taken_back_loses_nobody(monkeypatch: pytest.MonkeyPat
     assert account.counts["moved off doomed machines"] == account.counts["taken back"] == 1
     # The second one from 386 until 122 s after 446 + 600 + 600; the third from 3002 on.
     assert account.counts["launched"] == 3
-    gone = 446 + engine.STAYS_ON + 600
+    gone = 446 + STAYS_ON + 600
     assert seconds(account.machine_hours) == (500 - 2) + (gone + 122 - 386) + 60
 
 
@@ -464,9 +468,10 @@ def test_whatever_happens_everybody_is_served_and_no_promise_is_broken(
     run = engine._Day(day(*visits), cloud, of, seed, None)
     account = run.run(lambda share: None)
     assert account.violations == []
-    assert run.queue == [] or visits == []
-    assert all(m.occupied == len(run.on[m.id]) <= m.slots for m in run.machines.values())
-    assert set(run.machines) >= run.cloud.instances | run.cloud.stopped
+    assert not run.people.queue or visits == []
+    machines, seats = run.seats.machines, run.seats
+    assert all(m.occupied == len(seats.on(m.id)) <= m.slots for m in machines.values())
+    assert set(machines) >= run.cloud.instances | run.cloud.stopped
     assert sum(came for came, _ in account.hours.values()) == account.arrivals <= account.visits
     assert sum(waited for _, waited in account.hours.values()) == len(account.waits)
     assert sum(count for count, _, _ in account.priorities.values()) == account.arrivals
@@ -475,7 +480,7 @@ def test_whatever_happens_everybody_is_served_and_no_promise_is_broken(
         assert needed(account) <= account.machine_hours * of.rule.slots + 1e-6
 
 
-def needed(account: engine.Account) -> float:
+def needed(account: Account) -> float:
     """Slot-hours: of users, but for what they waited, and for the moment until it is seen that they do not."""
     waited = sum(account.waits) + WARM * (account.arrivals - len(account.waits))
     before = max((sample.waiting for sample in account.samples if sample.at < 0), default=0)
