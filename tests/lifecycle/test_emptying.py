@@ -34,14 +34,7 @@ async def spread(world: World) -> tuple[Leader, Workspace, Workspace]:
     """Two machines with one workspace each, both left long ago. The younger machine is the one to go: who stays,
     who moves."""
     busy = world.leader(slots=3, scale_in_delay=1000.0)
-    people = [f"user{n}" for n in range(4)]
-    for one in people:
-        await world.gets(busy, await world.wake(one), W.RUNNING)
-    first, *gone, last = [(await world.store.list(user_id=each))[0] for each in people]
-    for each in gone:
-        await world.store.stop(each.id, "asked")
-        await world.gets(busy, each, W.STOPPED)
-    assert (first.machine_id, last.machine_id) == ("m-1", "m-2")
+    first, last = await world.two_half_empty(busy)
     for each in (first, last):
         await world.store.touch(each.id, "input")
     await world.flush()

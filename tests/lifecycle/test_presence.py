@@ -9,11 +9,11 @@ from redis.asyncio import Redis
 
 from lifecycle import presence
 from lifecycle.idleness import idle_ms
-from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
+from lifecycle.model import MachineStatus, WorkspaceStatus
 from lifecycle.presence import Presence
 from lifecycle.stores import keys
 from tests.lifecycle.fakes import machine
-from tests.lifecycle.world import Leader, World
+from tests.lifecycle.world import World
 
 W = WorkspaceStatus
 
@@ -79,25 +79,13 @@ async def test_with_one_machine_to_choose_nothing_is_asked(world: World) -> None
     assert await Presence(world.store, unasked).idle_ms(one) == {}
 
 
-async def two_half_empty(world: World, leader: Leader) -> tuple[Workspace, Workspace]:
-    people = [f"user{n}" for n in range(4)]
-    for one in people:
-        await world.gets(leader, await world.wake(one), W.RUNNING)
-    first, *gone, last = [(await world.store.list(user_id=each))[0] for each in people]
-    for each in gone:
-        await world.store.stop(each.id, "asked")
-        await world.gets(leader, each, W.STOPPED)
-    assert (first.machine_id, last.machine_id) == ("m-1", "m-2")
-    return first, last
-
-
 @pytest.mark.parametrize(("active", "taken"), [(0, "m-1"), (1, "m-2")])
 async def test_who_comes_goes_where_somebody_is_active(
     world: World, active: int, taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "LOOK_EVERY", 0.0)  # time passes in Redis alone
     leader = world.leader(slots=3, scale_in_delay=1000.0, idle_timeout=1000.0)
-    two = await two_half_empty(world, leader)
+    two = await world.two_half_empty(leader)
     await world.later(200)
     await world.store.touch(two[active].id, "input")
     found = await world.gets(leader, await world.wake("new"), W.RUNNING)

@@ -105,6 +105,18 @@ class World:
         one, _ = await self.store.ensure(user)
         return await self.store.wake(one.id)
 
+    async def two_half_empty(self, leader: Leader) -> tuple[Workspace, Workspace]:
+        """Of a leader with three slots a machine: m-1 and m-2, and the one workspace on each."""
+        people = [f"user{n}" for n in range(4)]
+        for one in people:
+            await self.gets(leader, await self.wake(one), W.RUNNING)
+        first, *gone, last = [(await self.store.list(user_id=each))[0] for each in people]
+        for each in gone:
+            await self.store.stop(each.id, "asked")
+            await self.gets(leader, each, W.STOPPED)
+        assert (first.machine_id, last.machine_id) == ("m-1", "m-2")
+        return first, last
+
     async def flush(self, **seen: Any) -> int:
         """A gateway's second passes."""
         return (await self.signals.flush("g", Flush(**seen))).now_ms
