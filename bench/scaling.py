@@ -333,7 +333,7 @@ def recorded(seeds: int, jobs: int) -> str:
     """Arrivals that happened, of packages whose data files are read."""
     text = []
     days = [(f"{name}:users=1500", Settings()) for name in ("flights", "bikes", "parking")]
-    for spec, settings in [*days, ("parking:users=1500", Settings(warm_slots=10))]:
+    for spec, settings in [*days, ("parking:users=1500", Settings(warm_slots=20))]:
         shown = f"{spec} --warm-slots {settings.warm_slots}" if settings != Settings() else spec
         try:
             found = simulated(grid(spec, RECORDED, seeds, Cloud(), settings), jobs)
