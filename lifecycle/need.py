@@ -75,8 +75,8 @@ def _usual(memory: Memory) -> Demand:
 
 
 def _promised(rule: Rule, seconds: float) -> float:
-    """The share of those who come that may wait: as it is set, or more often no free slot is kept where it costs more
-    than the wait that it spares."""
+    """The share of those who come that may wait: as it is set, or fewer where a wait costs more than the slots that would
+    spare it."""
     promised = rule.wait_probability
     if promised and rule.wait_cost and rule.machine_hour:
         idle = rule.machine_hour / 3600 / rule.slots * seconds
