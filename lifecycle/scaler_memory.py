@@ -37,9 +37,6 @@ def remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
     seconds, before = max(0.0, now - memory.at), memory.demand
     demand = demands.observe(before, now, facts.users, facts.arrivals, facts.departures)
     burst = _burst(facts, rule, memory, seconds)
-    # While more is there than the promise asks for, that nobody waits says nothing of how it is reckoned.
-    told = facts.arrivals if memory.bound else 0
-    bias = risks.learnt(memory.bias, rule.wait_probability, told, facts.waits, demand.slow)
     came, waited = _counted(facts, rule, memory)
     return replace(
         memory,
@@ -49,10 +46,18 @@ def remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
         peaks=watch(memory.peaks, facts.peaks, now_ms, before.arrivals, before.slow),
         burst=burst,
         tokens=min(burst, memory.tokens + rule.rate * seconds),
-        bias=bias,
+        bias=_learnt(facts, rule, memory, demand.slow, seconds),
         came=came,
         waited=waited,
     )
+
+
+def _learnt(facts: Facts, rule: Rule, memory: Memory, rate: float, seconds: float) -> float:
+    """While more is there than the promise asks for, that nobody waits says nothing of how it is reckoned; that somebody
+    does is always told."""
+    told = facts.arrivals if memory.bound else 0
+    bias = risks.learnt(memory.bias, memory.credit, rule.wait_probability, told, facts.waits, rate)
+    return bias if memory.bound else risks.forgotten(bias, seconds)
 
 
 def _burst(facts: Facts, rule: Rule, memory: Memory, seconds: float) -> float:
@@ -98,7 +103,7 @@ def account(facts: Facts, rule: Rule, memory: Memory, need: Need, decision: Deci
     return replace(
         memory,
         demand=demands.foretell(memory.demand, facts.users, need.lead_time),
-        credit=risks.credited(memory.credit, saving, seconds),
+        credit=risks.credited(memory.credit, memory.bias, saving, seconds),
     )
 
 

@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifecycle.risk import (
-    BIAS_MAX,
     BIAS_MIN,
+    BIAS_REST,
     CREDIT_MAX,
     CREDIT_MIN,
+    GAIN,
+    MOST,
     RISK_MAX,
     allowed,
     credited,
+    forgotten,
     learnt,
     saved,
 )
@@ -37,9 +40,21 @@ def test_what_was_saved_and_what_happened_multiply_it() -> None:
 
 
 def test_both_together_are_bounded() -> None:
-    assert allowed(0.01, CREDIT_MAX, BIAS_MAX) == pytest.approx(0.01 * exp(2.8))
+    assert allowed(0.01, CREDIT_MAX, MOST) == pytest.approx(0.01 * exp(3.4)), "thirty times"
     assert allowed(0.01, CREDIT_MIN, BIAS_MIN) == 0.001
-    assert allowed(0.3, CREDIT_MAX, BIAS_MAX) == RISK_MAX
+    assert allowed(0.3, CREDIT_MAX, MOST) == RISK_MAX
+
+
+@pytest.mark.parametrize("credit", [0.0, 0.8, CREDIT_MAX])
+def test_neither_grows_while_what_is_risked_is_at_its_bound(credit: float) -> None:
+    at = MOST - GAIN * credit
+    assert learnt(at, credit, 0.01, came=1000, waits=0, rate=0.1) == at
+    assert learnt(at, credit, 0.01, came=0, waits=5, rate=0.1) == at - 0.5, "less is learnt"
+    assert credited(credit, at, 1.0, HOUR) == min(credit, 1.0 + 0.75 * credit)
+    assert credited(credit, at, -1.0, HOUR / 2) < credit
+    below = at - 0.1
+    assert learnt(below, credit, 0.01, came=1000, waits=0, rate=0.1) == min(MOST, below + 1)
+    assert credited(credit, below, 1.0, HOUR / 100) >= credit
 
 
 def test_a_moment_of_the_promised_risk_saves_nothing_and_one_without_risk_all_of_it() -> None:
@@ -47,24 +62,42 @@ def test_a_moment_of_the_promised_risk_saves_nothing_and_one_without_risk_all_of
     assert saved(0.0, 0.01, bias=0.0) == 1.0
     assert saved(0.03, 0.01, bias=0.0) == pytest.approx(-2.0)
     assert saved(0.03, 0.01, bias=1.0) == pytest.approx(1 - 3 / exp(1.0)), "it may be that large"
-    assert saved(1.0, 0.01, bias=0.0) == pytest.approx(1 - exp(2.8)), "one moment is no night"
+    assert saved(1.0, 0.01, bias=0.0) == pytest.approx(1 - exp(3.4)), "one moment is no night"
 
 
 def test_an_hour_of_all_of_it_is_a_credit_of_one_and_is_forgotten_in_hours() -> None:
-    assert credited(0.0, 1.0, HOUR) == 1.0
-    assert credited(1.0, 0.0, HOUR) == 0.75
-    assert (credited(0.0, 9.0, HOUR), credited(0.0, -9.0, HOUR)) == (CREDIT_MAX, CREDIT_MIN)
+    assert credited(0.0, 0.0, 1.0, HOUR) == 1.0
+    assert credited(1.0, 0.0, 0.0, HOUR) == 0.75
+    assert credited(0.0, 0.0, 9.0, HOUR) == CREDIT_MAX
+    assert credited(0.0, 0.0, -9.0, HOUR) == CREDIT_MIN
 
 
 def test_ten_waits_more_than_promised_are_a_lesson_and_half_an_hours_of_a_crowd() -> None:
-    assert learnt(0.0, 0.01, came=0, waits=10, rate=0.1) == -1.0
-    assert learnt(0.0, 0.01, came=1000, waits=0, rate=0.1) == 1.0
-    assert learnt(0.0, 0.01, came=1000, waits=10, rate=0.1) == 0.0, "as promised"
-    assert learnt(0.0, 0.01, came=0, waits=10, rate=10.0) == pytest.approx(-10 / 180)
+    def learn(came: int, waits: int, rate: float) -> float:
+        return learnt(0.0, 0.0, 0.01, came=came, waits=waits, rate=rate)
+
+    assert learn(0, 10, 0.1) == -1.0
+    assert learn(1000, 0, 0.1) == 1.0
+    assert learn(1000, 10, 0.1) == 0.0, "as promised"
+    assert learn(0, 10, 10.0) == pytest.approx(-10 / 180)
 
 
-@given(st.floats(-9, 9), st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1e4))
-def test_whatever_happens_bias_stays_within_its_bounds(
-    bias: float, came: int, waits: int, rate: float
+def test_what_nothing_confirms_is_forgotten_in_hours() -> None:
+    assert forgotten(2.0, 0.0) == 2.0
+    assert forgotten(2.0, 4 * HOUR) == pytest.approx(BIAS_REST + (2.0 - BIAS_REST) / exp(1))
+    assert forgotten(-1.0, 48 * HOUR) == pytest.approx(BIAS_REST, abs=1e-4)
+    assert forgotten(forgotten(2.0, HOUR), HOUR) == pytest.approx(forgotten(2.0, 2 * HOUR))
+
+
+@given(
+    st.floats(-9, 9),
+    st.floats(-9, 9),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.floats(0, 1e4),
+)
+def test_whatever_happens_both_stay_within_their_bounds(
+    bias: float, credit: float, came: int, waits: int, rate: float
 ) -> None:
-    assert BIAS_MIN <= learnt(bias, 0.01, came, waits, rate) <= BIAS_MAX
+    assert BIAS_MIN <= learnt(bias, credit, 0.01, came, waits, rate) <= MOST
+    assert CREDIT_MIN <= credited(credit, bias, saved(rate / 1e4, 0.01, bias), waits) <= CREDIT_MAX

@@ -293,8 +293,8 @@ def test_what_cannot_be_given_back_yet_is_nothing_saved() -> None:
 def test_however_much_was_saved_the_risk_of_a_moment_is_bounded() -> None:
     line = Timeline(promise())
     line.learnt(0.02)
-    line.memory = replace(line.memory, credit=risk.CREDIT_MAX, bias=risk.BIAS_MAX)
-    assert line.need(18, pool(5, 18)).risk == pytest.approx(0.01 * exp(2.8))
+    line.memory = replace(line.memory, credit=risk.CREDIT_MAX, bias=risk.MOST)
+    assert line.need(18, pool(5, 18)).risk == pytest.approx(0.01 * exp(3.4))
 
 
 def test_waits_that_happened_are_held_against_the_promise() -> None:
@@ -304,6 +304,18 @@ def test_waits_that_happened_are_held_against_the_promise() -> None:
     after = line.need(20, pool(10, 20), arrivals=1, waits=30)
     assert after.kept > before.kept
     assert after.free > before.free
+
+
+def test_what_an_evening_taught_is_forgotten_while_more_is_there_than_is_wanted() -> None:
+    line = Timeline(promise(scale_in_delay=60.0))
+    line.learnt(0.02)
+    line.steady(18, pool(20, 18), 50, 600)
+    line.memory = replace(line.memory, bias=2.0)
+    line.steady(18, pool(20, 18), 50, 600)
+    assert line.memory.bias == pytest.approx(risk.forgotten(2.0, 600), abs=0.01)
+    wait = line.turn(18, pool(20, 18), waits=5)
+    assert wait.spare, "there is more than is wanted"
+    assert line.memory.bias < risk.forgotten(2.0, 600) - 0.4, "that somebody waits is always told"
 
 
 def test_a_rush_only_adds() -> None:
