@@ -11,8 +11,8 @@ from collections import defaultdict
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.placement import place
 from lifecycle.scaler import scale
-from lifecycle.scaler_memory import begin
-from lifecycle.scaler_records import Facts, Rule
+from lifecycle.scaling.memory import begin
+from lifecycle.scaling.records import Facts, Rule
 
 ROUNDS = 25
 CASES = ((200, 20), (2000, 200), (20_000, 0), (20_000, 3000))

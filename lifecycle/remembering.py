@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lifecycle.pace import Flow
-from lifecycle.scaler_records import Memory, Rule
+from lifecycle.scaling.records import Memory, Rule
 
 FRESH = 60.0  # seconds after which nobody goes on from what was remembered
 TURNS = 900.0  # the same for whoever does not stay and comes back by a schedule

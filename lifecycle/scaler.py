@@ -2,7 +2,7 @@
 its reason in words out.
 
 The rule is a promise: of those who come, a share of at most `wait_probability` finds no free slot. What is wanted for it
-says need.py, out of how many come (demand.py), how many free slots that takes (promise.py) and how large a risk may be
+says scaling/need.py, out of how many come (demand.py), how many free slots that takes (promise.py) and how large a risk may be
 taken (risk.py). Here it is held against what is there (capacity.py): what is added, what is given back, and why.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lifecycle.capacity import Capacity, capacity_of
 from lifecycle.model import Machine, MachineStatus
-from lifecycle.need import machines_wanted, needed
-from lifecycle.scaler_memory import account, note_wanted, remember
-from lifecycle.scaler_records import Decision, Facts, Memory, Need, Rule
+from lifecycle.scaling.capacity import Capacity, capacity_of
+from lifecycle.scaling.memory import account, note_wanted, remember
+from lifecycle.scaling.need import machines_wanted, needed
+from lifecycle.scaling.records import Decision, Facts, Memory, Need, Rule
 
 _M = MachineStatus
 

@@ -18,8 +18,8 @@ from lifecycle.placement import Shortage, shortage
 from lifecycle.pools import Launch, NoCapacity, Pool, PoolError, Throttled
 from lifecycle.remembering import FRESH, TURNS, flow_recalled, recalled
 from lifecycle.scaler import scale
-from lifecycle.scaler_memory import begin
-from lifecycle.scaler_records import Decision, Facts, Memory, Rule
+from lifecycle.scaling.memory import begin
+from lifecycle.scaling.records import Decision, Facts, Memory, Rule
 from lifecycle.stores import Conflict
 from lifecycle.stores.fleet import RedisFleet
 from lifecycle.stores.redis import RedisStore

@@ -21,8 +21,8 @@ from lifecycle.model import Machine, MachineStatus
 from lifecycle.pace import Pace
 from lifecycle.placement import takes_work
 from lifecycle.scaler import scale
-from lifecycle.scaler_memory import begin
-from lifecycle.scaler_records import Facts, Rule
+from lifecycle.scaling.memory import begin
+from lifecycle.scaling.records import Facts, Rule
 
 FIRST_BOOT_GUESS = 5.0  # seconds, before any boot was measured
 FIRST_RUN_GUESS = 3600.0  # seconds that a workspace runs, before any ended

@@ -48,16 +48,16 @@ NEVER = {
 
 DECISIONS = (
     "lifecycle.policy", "lifecycle.placement", "lifecycle.scaler", "lifecycle.queueing",
-    "lifecycle.reconcile", "lifecycle.waiting", "lifecycle.demand", "lifecycle.promise",
-    "lifecycle.defragment", "lifecycle.idleness", "lifecycle.risk", "lifecycle.capacity", "lifecycle.need",
-    "lifecycle.scaler_memory",
+    "lifecycle.reconcile", "lifecycle.waiting", "lifecycle.scaling.demand", "lifecycle.scaling.promise",
+    "lifecycle.defragment", "lifecycle.idleness", "lifecycle.scaling.risk", "lifecycle.scaling.capacity", "lifecycle.scaling.need",
+    "lifecycle.scaling.memory",
 )  # fmt: skip
 
 PURE = (
     "lifecycle.model", "lifecycle.activity", "lifecycle.usage", "lifecycle.pricing", "lifecycle.identifiers",
     "lifecycle.plans", "lifecycle.schedule", "lifecycle.quota", "lifecycle.pace", "lifecycle.remembering",
-    "lifecycle.scaler_records",
-    "lifecycle.demand", "lifecycle.promise", "lifecycle.peaks", "lifecycle.defragment", "lifecycle.idleness",
+    "lifecycle.scaling.records",
+    "lifecycle.scaling.demand", "lifecycle.scaling.promise", "lifecycle.peaks", "lifecycle.defragment", "lifecycle.idleness",
     "lifecycle.cloud_events", "lifecycle.moving", "lifecycle.joining", "lifecycle.pools.offerings",
     "lifecycle.telemetry.figures", "lifecycle.notices", "lifecycle.notices.words",
     "lifecycle.notices.deliveries",

@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from lifecycle.capacity import COUNTED
 from lifecycle.scaler import scale
-from lifecycle.scaler_records import Decision, Facts, Memory, Rule
+from lifecycle.scaling.capacity import COUNTED
+from lifecycle.scaling.records import Decision, Facts, Memory, Rule
 
 Want = Callable[[float, int, Facts, Rule], int]
 """(now in seconds, machines there or coming, facts, rule) → machines wanted."""

@@ -27,8 +27,8 @@ from random import Random
 from lifecycle.plans import Plan, Policy
 from lifecycle.pricing import Prices
 from lifecycle.scaler import scale
-from lifecycle.scaler_memory import begin
-from lifecycle.scaler_records import Decision, Facts, Memory, Rule
+from lifecycle.scaling.memory import begin
+from lifecycle.scaling.records import Decision, Facts, Memory, Rule
 from lifecycle.simulation.clock import Clock
 from lifecycle.simulation.cloud import CloudModel
 from lifecycle.simulation.hours import Hours

@@ -11,7 +11,7 @@ from math import inf
 
 from lifecycle import moving, reconcile
 from lifecycle.model import STANDBY, Machine, MachineStatus
-from lifecycle.scaler_records import Rule
+from lifecycle.scaling.records import Rule
 from lifecycle.simulation.clock import Clock
 from lifecycle.simulation.cloud import CloudModel
 from lifecycle.simulation.in_place import put, turn

@@ -9,7 +9,7 @@ from lifecycle.plans import Plan, Policy
 from lifecycle.plans_file import read_plans
 from lifecycle.prices_file import read_prices
 from lifecycle.scaler import scale
-from lifecycle.scaler_records import Rule
+from lifecycle.scaling.records import Rule
 from lifecycle.simulation import baselines
 from lifecycle.simulation.baselines import Want
 from lifecycle.simulation.engine import Decide, Trial

@@ -7,7 +7,7 @@ from typing import Any
 
 from lifecycle.model import MachineStatus
 from lifecycle.pricing import shown
-from lifecycle.scaler_records import Decision
+from lifecycle.scaling.records import Decision
 from lifecycle.simulation.clock import Clock
 from lifecycle.simulation.cloud import CloudModel
 from lifecycle.simulation.hours import Hours

@@ -13,9 +13,10 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.progress import facts
-from lifecycle import errands, scaler_memory, watching
+from lifecycle import errands, watching
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pools.ec2_launch import FIRST, FLEET, SLOTS
+from lifecycle.scaling import memory
 from tests.aws.world import Cloud
 from tests.lifecycle.agreement import Agreement
 from tests.lifecycle.world import ended
@@ -29,7 +30,7 @@ LAG = 120.0
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(scaler_memory, "SHRINK_LEAST", 1000.0)  # ten machines go within seconds
+    monkeypatch.setattr(memory, "SHRINK_LEAST", 1000.0)  # ten machines go within seconds
     monkeypatch.setattr(watching, "UNREACHABLE_RETRY", 0.02)
     monkeypatch.setattr(watching, "STATUS_WAIT", 0.1)
 

@@ -18,8 +18,8 @@ from lifecycle.pace import Pace, by_age
 from lifecycle.placement import Place, at_once, place
 from lifecycle.queueing import PRIORITIES, boost_ms
 from lifecycle.scaler import scale
-from lifecycle.scaler_memory import begin
-from lifecycle.scaler_records import Facts, Memory, Rule
+from lifecycle.scaling.memory import begin
+from lifecycle.scaling.records import Facts, Memory, Rule
 from lifecycle.waiting import Bounds, Outlook, outlook
 
 BOUNDS = Bounds(

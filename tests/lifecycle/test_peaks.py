@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from lifecycle.peaks import SURE, Opened, Peak, Peaks, holding, usual_rate, watch
 from lifecycle.scaler import scale
-from lifecycle.scaler_memory import begin
-from lifecycle.scaler_records import Facts, Rule
+from lifecycle.scaling.memory import begin
+from lifecycle.scaling.records import Facts, Rule
 from tests.lifecycle.fakes import machine
 
 NINE = 9 * 3600

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lifecycle.demand import Demand, Foretold
 from lifecycle.pace import Flow
 from lifecycle.peaks import Opened, Peak
 from lifecycle.remembering import flow_recalled, recalled
-from lifecycle.scaler_records import Memory, Rule
+from lifecycle.scaling.demand import Demand, Foretold
+from lifecycle.scaling.records import Memory, Rule
 
 NOW = 2_000_000  # ms
 RULE = Rule(burst=100, rate=2.0)

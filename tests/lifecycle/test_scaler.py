@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle import risk
-from lifecycle.demand import Demand
 from lifecycle.model import STANDBY, Machine, MachineStatus
-from lifecycle.need import machines_wanted
 from lifecycle.scaler import scale
-from lifecycle.scaler_memory import SHRINK_LEAST, begin
-from lifecycle.scaler_records import Decision, Facts, Memory, Need, Rule
+from lifecycle.scaling import risk
+from lifecycle.scaling.demand import Demand
+from lifecycle.scaling.memory import SHRINK_LEAST, begin
+from lifecycle.scaling.need import machines_wanted
+from lifecycle.scaling.records import Decision, Facts, Memory, Need, Rule
 from tests.lifecycle.fakes import machine
 
 M = MachineStatus

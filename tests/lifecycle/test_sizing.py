@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from lifecycle import sizing
-from lifecycle.demand import Demand
 from lifecycle.model import STANDBY, Machine, MachineStatus, WorkspaceStatus
 from lifecycle.pools import Throttled
-from lifecycle.scaler_memory import SHRINK_LEAST
-from lifecycle.scaler_records import Memory
+from lifecycle.scaling.demand import Demand
+from lifecycle.scaling.memory import SHRINK_LEAST
+from lifecycle.scaling.records import Memory
 from lifecycle.stores import StoreUnavailable, keys
 from tests.lifecycle.world import Leader, World
 

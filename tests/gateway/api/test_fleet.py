@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lifecycle.scaler import scale
-from lifecycle.scaler_memory import begin
-from lifecycle.scaler_records import Facts, Rule
+from lifecycle.scaling.memory import begin
+from lifecycle.scaling.records import Facts, Rule
 
 
 async def test_machines_without_their_secrets(alone: Any) -> None:

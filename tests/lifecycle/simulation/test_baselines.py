@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from lifecycle.peaks import Peak
-from lifecycle.scaler_memory import begin
-from lifecycle.scaler_records import Facts, Rule
+from lifecycle.scaling.memory import begin
+from lifecycle.scaling.records import Facts, Rule
 from lifecycle.simulation import baselines
 from lifecycle.simulation.baselines import Hpa, Kpa, Want
 from lifecycle.simulation.records import Visit

@@ -10,8 +10,8 @@ import pytest
 from lifecycle.plans import PlanError
 from lifecycle.pricing import PricesError
 from lifecycle.scaler import scale
-from lifecycle.scaler_memory import begin
-from lifecycle.scaler_records import Facts, Rule
+from lifecycle.scaling.memory import begin
+from lifecycle.scaling.records import Facts, Rule
 from lifecycle.simulation.engine import Trial
 from lifecycle.simulation.policies import MOVE_AFTER, OURS, POLICIES, plan_of
 from lifecycle.simulation.records import Cloud

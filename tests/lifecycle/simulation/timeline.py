@@ -8,7 +8,7 @@ from typing import Any
 
 from lifecycle.plans import Plan, Policy
 from lifecycle.scaler import scale
-from lifecycle.scaler_records import Decision, Facts, Memory, Rule
+from lifecycle.scaling.records import Decision, Facts, Memory, Rule
 from lifecycle.simulation import engine
 from lifecycle.simulation.engine import Decide, Trial
 from lifecycle.simulation.records import Account, Cloud, Visit, Workload

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.risk import (
+from lifecycle.scaling.risk import (
     BIAS_MIN,
     BIAS_REST,
     CREDIT_MAX,

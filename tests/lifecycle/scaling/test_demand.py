@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.demand import (
+from lifecycle.scaling.demand import (
     FORETOLD,
     PANIC,
     SPREAD_MAX,

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lifecycle.demand import Demand
 from lifecycle.model import Machine
 from lifecycle.peaks import Held, Peak, Peaks
+from lifecycle.scaling.demand import Demand
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.promise import EXACT, GRID, shortfall, slots_needed
+from lifecycle.scaling.promise import EXACT, GRID, shortfall, slots_needed
 
 PROBABILITIES = (1e-6, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5)
 TOO_MANY = 10**8

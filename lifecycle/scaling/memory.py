@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lifecycle import demand as demands
-from lifecycle import risk as risks
 from lifecycle.peaks import watch
-from lifecycle.promise import shortfall
-from lifecycle.scaler_records import Decision, Facts, Memory, Need, Rule
+from lifecycle.scaling import demand as demands
+from lifecycle.scaling import risk as risks
+from lifecycle.scaling.promise import shortfall
+from lifecycle.scaling.records import Decision, Facts, Memory, Need, Rule
 
 KEPT = 100.0  # waits as promised that are remembered, to be shown
 SHRINK, SHRINK_LEAST = 0.1, 20.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lifecycle.model import STANDBY, Machine, MachineStatus
-from lifecycle.scaler_records import Facts, Rule
+from lifecycle.scaling.records import Facts, Rule
 
 _M = MachineStatus
 

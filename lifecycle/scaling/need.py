@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lifecycle import demand as demands
-from lifecycle import risk as risks
-from lifecycle.capacity import Capacity, lead_time
-from lifecycle.demand import Demand
 from lifecycle.peaks import Held, holding, usual_rate
-from lifecycle.promise import slots_needed
-from lifecycle.scaler_records import Facts, Memory, Need, Rule
+from lifecycle.scaling import demand as demands
+from lifecycle.scaling import risk as risks
+from lifecycle.scaling.capacity import Capacity, lead_time
+from lifecycle.scaling.demand import Demand
+from lifecycle.scaling.promise import slots_needed
+from lifecycle.scaling.records import Facts, Memory, Need, Rule
 
 NOBODY = 0.01  # people expected in a lead time; with fewer, and nobody there, a pool without warm slots ends
 START_GUESS = 0.5  # of a boot: what a stopped machine takes, before any was started
