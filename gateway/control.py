@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -28,7 +27,7 @@ from gateway.proxy_client import ABORT
 from gateway.relay import refuse
 from gateway.room import Look, NoticesSince, Records, Room
 from gateway.tab import Pace, Tab
-from lifecycle.activity import bound
+from lifecycle.activity import bound_once_running
 from lifecycle.model import Event, Workspace, WorkspaceStatus
 from lifecycle.plans import Policy
 from lifecycle.stores import StoreError
@@ -181,7 +180,7 @@ class Control:
             up = workspace is not None and workspace.status is WorkspaceStatus.RUNNING
             # On the move, it goes on with the clock that it had: what is said now counts there.
             if workspace is not None and (up or workspace.moved):
-                await self._keep(replace(workspace, status=WorkspaceStatus.RUNNING))
+                await self._keep(workspace)
         except StoreError as error:
             # Nothing is stopped while Redis is away; what it is told afterwards counts from now.
             self._heartbeats.saw(room.id, "input", "stayed")
@@ -192,7 +191,7 @@ class Control:
         policy = self._policy_of(workspace)
         now_ms, trusted = await self._store.now_ms(), await self._trusted_since()
         await self._store.touch(workspace.id, "input", "stayed")
-        stops = bound(workspace, policy, now_ms, trusted)
+        stops = bound_once_running(workspace, policy, now_ms, trusted)
         if stops.at_ms is not None and not stops.hard:
             await self._store.extend(workspace.id, policy.idle_timeout)
 

@@ -35,15 +35,22 @@ class Bound:
 def bound(
     workspace: Workspace, policy: Policy, now_ms: int, trusted_since_ms: int | None = None
 ) -> Bound:
-    """The bound of a running workspace; it is stopped once now_ms is at_ms.
+    """The bound of a running workspace; it is stopped once now_ms is at_ms. None of any other status runs out."""
+    if workspace.status is not _W.RUNNING:
+        return Bound(None, f"it is {workspace.status}", False, str(workspace.status))
+    return bound_once_running(workspace, policy, now_ms, trusted_since_ms)
+
+
+def bound_once_running(
+    workspace: Workspace, policy: Policy, now_ms: int, trusted_since_ms: int | None = None
+) -> Bound:
+    """The bound that it has while it runs, whatever its status is now: on the move it keeps the clock that it had.
 
     Signals that its policy counts keep it for the idle timeout; a job does for max_job_hours at most; an extension
     outlasts them; no activity moves its maximum lifetime or stop_by; pinned, it has no bound.
     trusted_since_ms: heartbeats came without a gap since then; what was before is unknown, and
     unknown is never idle.
     """
-    if workspace.status is not _W.RUNNING:
-        return Bound(None, f"it is {workspace.status}", False, str(workspace.status))
     if workspace.pinned:
         return Bound(None, "pinned: it is never stopped by itself", False, "pinned")
     kept = _kept(workspace, policy, now_ms, trusted_since_ms)

@@ -33,9 +33,6 @@ QUIET_MAX = 1000  # that may move, of one look: those that were seen least latel
 LOOKED_AT_MAX = 10_000
 """Workspaces read for them. Those that stay where they are stand before the others for as long as they run: who moved
 and did not come back, who is connected and does nothing, who is pinned."""
-STUCK = 60.0
-"""Seconds that somebody's files may take to leave. Where they cannot (too many for a snapshot, no room for one) the
-machine works on, or their person would wait for ever."""
 EMPTIED = "emptied: what runs there moves to machines in use"
 """Reason of a machine's drain."""
 CAME_BACK = "somebody came back to it"
@@ -113,9 +110,6 @@ class Emptying:
     async def _go_on(self, machine: Machine, sessions: Counter[str] | None, now_ms: int) -> None:
         """With one whose emptying was begun: move what has yet to, or let it work on."""
         for one in await self._store.get_many(await self._fleet.files_on(machine.id)):
-            if one.status is _W.QUEUED and now_ms - one.status_since_ms > STUCK * 1000:
-                await self._ready_again(machine.id, f"the files of {one.id} cannot leave it")
-                return
             if one.status not in (_W.STARTING, _W.RUNNING):
                 continue
             quiet = sessions is not None and self._may_move(one, sessions, now_ms)

@@ -40,6 +40,9 @@ _M = MachineStatus
 
 GREET_TICK = 0.1  # somebody may be waiting for a machine that was just launched
 CLOCK_TICK = 2.0
+STUCK = 60.0
+"""Seconds that somebody may wait for their files to leave a machine that drains. Where they cannot (too many for a
+snapshot, no room for one) it works on, or they would wait for ever; unless it is to go in any case."""
 
 
 class Loops:
@@ -207,10 +210,23 @@ class Loops:
             ):
                 self._errand(workspace, self._actions.detach, "detach")
 
+    async def _stuck(self, files: Sequence[Workspace]) -> Workspace | None:
+        """Whose person has waited for too long for its files to leave."""
+        waiting = [each for each in files if each.status is _W.QUEUED]
+        if not waiting:
+            return None
+        late = await self._store.now_ms() - STUCK * 1000
+        return next((each for each in waiting if each.status_since_ms < late), None)
+
     async def _drain(self, machine: Machine) -> None:
         """Move what lies on a draining machine into snapshots; when nothing is left, remove it, or stop
         it to start faster than a new one would."""
         files = await self._store.get_many(await self._fleet.files_on(machine.id))
+        if not (machine.held_by or machine.doomed_at_ms):
+            stuck = await self._stuck(files)
+            if stuck is not None:
+                await self.machines.keep(machine, f"the files of {stuck.id} cannot leave it")
+                return
         for workspace in files:
             if workspace.status in (_W.STOPPED, _W.FAILED, _W.QUEUED):
                 self._errand(workspace, self._actions.detach, "detach")

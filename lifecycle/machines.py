@@ -311,6 +311,10 @@ class Machines:
             await self._signals.notice(str(error))  # whoever waits for its files reads why
             raise
 
+    async def keep(self, machine: Machine, why: str) -> None:
+        """Call its drain off."""
+        await self._sizing.turn(machine, _M.READY, why)
+
     def remove(self, machine: Machine, reason: str, *, bare: bool) -> None:
         """The record goes first: from then on nobody calls the drain off or boots anything there.
         bare: only if no files are there."""

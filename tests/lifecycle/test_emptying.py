@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from lifecycle import emptying
+from lifecycle import emptying, loops
 from lifecycle.actions import Actions
 from lifecycle.defragment import movable
 from lifecycle.emptying import EMPTIED
@@ -195,7 +195,7 @@ async def test_files_that_cannot_leave_are_gone_back_to(
     await world.until(leader, waits)
     await world.rounds(leader)
     assert (await world.machine("m-2")).status is M.DRAINING
-    monkeypatch.setattr(emptying, "STUCK", -1.0)
+    monkeypatch.setattr(loops, "STUCK", -1.0)
     back = await world.gets(leader, moves, W.RUNNING)
     assert (back.machine_id, back.epoch) == ("m-2", moves.epoch + 1)
     assert (await world.machine("m-2")).reason == f"the files of {moves.id} cannot leave it"

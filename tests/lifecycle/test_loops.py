@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from lifecycle import errands, machines, sizing, watching
+from lifecycle import errands, loops, machines, sizing, watching
 from lifecycle.agent.contract import WorkspaceReport
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.pace import Census
@@ -496,6 +496,44 @@ async def test_a_machine_whose_files_cannot_be_saved_is_not_given_back(world: Wo
     assert world.pool.files(one.id) == [{"a.txt": "ada's"}]
     # and whoever comes back meanwhile does not wait for that snapshot's next try
     assert (await runs(world, leader)).machine_id == "m-1"
+
+
+async def sleeps_where_files_cannot_leave(world: World, leader: Leader) -> Workspace:
+    """On m-2, while m-1 has room for it."""
+    stays, goes = [await runs(world, leader, user) for user in ("a", "b")]
+    one = await sleeps(world, leader)
+    await world.store.stop(goes.id, "asked")
+    await world.gets(leader, goes, W.STOPPED)
+    assert (stays.machine_id, one.machine_id) == ("m-1", "m-2")
+    world.pool.target.failing = SnapshotError("too_large", "more than fits")
+    return one
+
+
+async def test_who_comes_back_to_files_that_cannot_leave_goes_where_they_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = world.leader()
+    one = await sleeps_where_files_cannot_leave(world, leader)
+    await world.fleet.change(await world.machine("m-2"), M.DRAINING)
+    await world.wake()
+    await world.rounds(leader, 5)
+    assert (await world.read(one)).status is W.QUEUED, "its files may still come"
+    monkeypatch.setattr(loops, "STUCK", -1.0)
+    assert (await world.gets(leader, one, W.RUNNING)).machine_id == "m-2"
+    assert (await world.machine("m-2")).reason == f"the files of {one.id} cannot leave it"
+
+
+async def test_what_an_operator_drains_does_not_work_on_for_files_that_cannot_leave(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = world.leader()
+    one = await sleeps_where_files_cannot_leave(world, leader)
+    await world.fleet.hold("m-2", True)
+    await world.wake()
+    monkeypatch.setattr(loops, "STUCK", -1.0)
+    await world.rounds(leader, 10)
+    assert (await world.machine("m-2")).status is M.DRAINING
+    assert (await world.read(one)).status is W.QUEUED
 
 
 async def test_a_machine_with_a_running_workspace_is_never_drained(world: World) -> None:
