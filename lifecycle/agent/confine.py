@@ -10,7 +10,7 @@ milliseconds. SPEC is JSON and holds nothing secret, as argv is public to all us
     cwd      where to run
     home     the workspace's files, by their path on the machine
     steps    ["tmpfs", PATH] or ["bind", SOURCE, PATH, READ_ONLY], in order, in a private
-             mount namespace
+             mount namespace, with System V IPC of its own
 
 Fails with exit code 125, a missing program with 127, one that may not be run with 126; the reason
 is on stderr after "ide-gateway: ".
@@ -26,7 +26,7 @@ import signal
 import sys
 from typing import NoReturn
 
-CLONE_NEWNS = 0x00020000
+CLONE_NEWNS, CLONE_NEWIPC = 0x00020000, 0x08000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
     1, 2, 4, 32, 4096, 16384, 1 << 18,
 )  # fmt: skip
@@ -66,8 +66,9 @@ def main(spec: dict[str, object], argv: list[str]) -> NoReturn:
 
 
 def enter_namespace(libc: ctypes.CDLL, steps: list[list[object]], home: str) -> None:
-    """Apply the steps where nobody else sees them."""
-    check(libc.unshare(CLONE_NEWNS), "unshare")
+    """Apply the steps where nobody else sees them. System V's shared memory and queues are its own as well: they outlast
+    the processes that made them, and the next holder of the uid could open them."""
+    check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC), "unshare")
     mount(libc, None, "/", None, MS_REC | MS_PRIVATE)
     for volume in others_volumes(home):
         check(libc.umount2(os.fsencode(volume), MNT_DETACH), f"umount of {volume}")

@@ -4,6 +4,7 @@ Runs as `python -c SOURCE PORT`, since the file itself may lie where the workspa
 So no braces around a lone word here: the workspace command is a template.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -38,6 +39,15 @@ def listing(path):
         return sorted(os.listdir(path))
     except OSError as error:
         return "refused: " + error.strerror
+
+
+def share():
+    """Keys of System V's shared memory here, after one of ours is made; it outlasts us."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.shmget(0x1DE, 4096, 0o1600) < 0:
+        return "refused: " + os.strerror(ctypes.get_errno())
+    with open("/proc/sysvipc/shm") as file:
+        return [line.split()[0] for line in list(file)[1:]]
 
 
 def spawn(detached, clean=""):
@@ -95,6 +105,7 @@ CALLS = dict(
     write=write,
     read=read,
     listing=listing,
+    share=share,
     spawn=spawn,
     listen=listen,
     pose=pose,
