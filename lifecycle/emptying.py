@@ -51,7 +51,10 @@ class Emptying:
 
     async def tick(self, spare: int, machines: Sequence[Machine], now_ms: int) -> None:
         """spare: machines beyond what is wanted. machines: all there are."""
-        begun = [m for m in machines if m.status is _M.DRAINING and m.reason == EMPTIED]
+        # Nobody runs on the others any more: what is left there are files, and they are no concern of this.
+        begun = [
+            m for m in machines if m.status is _M.DRAINING and m.reason == EMPTIED and m.occupied
+        ]
         at = asyncio.get_running_loop().time()
         if not begun and (not self._after_ms or spare <= 0 or at < self._not_before):
             return

@@ -210,20 +210,21 @@ class Loops:
             ):
                 self._errand(workspace, self._actions.detach, "detach")
 
-    async def _stuck(self, files: Sequence[Workspace]) -> Workspace | None:
-        """Whose person has waited for too long for its files to leave."""
-        waiting = [each for each in files if each.status is _W.QUEUED]
+    async def _stuck(self, machine: Machine, files: Sequence[Workspace]) -> Workspace | None:
+        """Whose person has waited for too long for files that do not leave; those that are on their way will."""
+        waiting = [w for w in files if w.status is _W.QUEUED and not self._errands.busy(w.id)]
         if not waiting:
             return None
         late = await self._store.now_ms() - STUCK * 1000
-        return next((each for each in waiting if each.status_since_ms < late), None)
+        since = machine.status_since_ms
+        return next((w for w in waiting if max(w.status_since_ms, since) < late), None)
 
     async def _drain(self, machine: Machine) -> None:
         """Move what lies on a draining machine into snapshots; when nothing is left, remove it, or stop
         it to start faster than a new one would."""
         files = await self._store.get_many(await self._fleet.files_on(machine.id))
         if not (machine.held_by or machine.doomed_at_ms):
-            stuck = await self._stuck(files)
+            stuck = await self._stuck(machine, files)
             if stuck is not None:
                 await self.machines.keep(machine, f"the files of {stuck.id} cannot leave it")
                 return

@@ -41,6 +41,7 @@ def _decide(
 ) -> Decision:
     have = capacity.there
     spare = max(0, have - memory.wanted[0][1])
+    waits = _waits(rule, memory, need)
     added = _added(rule, memory, capacity, need.machines, least)
     there = have + len(added.undrain) + len(added.revive) + added.launch
     standby = 0
@@ -48,7 +49,7 @@ def _decide(
         standby = min(rule.standby, max(0, need.machines + capacity.reserve - least))
     park: tuple[str, ...] = ()
     drain: tuple[str, ...] = ()
-    if not need.panic and memory.at - memory.since >= rule.settle:
+    if not waits:
         park, drain = _given_back(rule, memory, capacity, least, standby, now_ms)
     return Decision(
         at_ms=now_ms,
@@ -62,7 +63,7 @@ def _decide(
         revive=added.revive,
         drain=drain,
         evict=_evicted(facts, rule, capacity, there),
-        reason=_reason(facts, rule, need, have, spare, len(drain) + len(park)),
+        reason=_reason(facts, rule, need, have, spare, len(drain) + len(park), waits),
         park=park,
         spare=spare,
         standby=standby,
@@ -124,7 +125,17 @@ def _given_back(
     return ids[:parks], ids[parks:]
 
 
-def _reason(facts: Facts, rule: Rule, need: Need, have: int, spare: int, given: int) -> str:
+def _waits(rule: Rule, memory: Memory, need: Need) -> str:
+    """Why nothing at all is given back now; "" if something may be."""
+    if need.panic:
+        return "none in a rush"
+    settles = memory.since + rule.settle - memory.at
+    return f"none for {settles:.0f} s more under a new leader" if settles > 0 else ""
+
+
+def _reason(
+    facts: Facts, rule: Rule, need: Need, have: int, spare: int, given: int, waits: str
+) -> str:
     law = f"{facts.users} users"
     if need.probability and need.free > rule.warm_slots:
         law += f" + {need.free} free slots for {need.probability * 100:g} % to wait at most"
@@ -140,6 +151,10 @@ def _reason(facts: Facts, rule: Rule, need: Need, have: int, spare: int, given: 
     if need.machines > have:
         return f"{law}; {have} are there: add {need.machines - have}"
     if spare:
-        waits = f", {spare - given} in use or not empty for long enough" if spare > given else ""
-        return f"{law}; {have} are there: give back {given} of {spare}{waits}"
+        rest = (
+            waits or f"{spare - given} in use, not empty for long enough, or more than go at once"
+        )
+        return f"{law}; {have} are there: give back {given} of {spare}" + (
+            f", {rest}" if spare > given else ""
+        )
     return f"{law}; {have} are there"

@@ -106,7 +106,7 @@ class Sizing:
         rush = decision.need is not None and decision.need.panic
         settled = memory.at - memory.since >= self._rule.settle
         self.spare = decision.spare if settled and not rush else 0
-        short = shortage(queue, machines, t.slots)
+        own, short = decision.launch, shortage(queue, machines, t.slots)
         decision = where_volumes_wait(decision, short, t.max_machines - len(machines))
         await self._fleet.decided(decision.to_json(), asdict(memory), asdict(census.flow))
         self.evicted = frozenset(decision.evict)
@@ -114,7 +114,7 @@ class Sizing:
         launched = 0
         if decision.launch:
             launched = await self._launch(decision.launch, newest, short.zones)
-        self._spend(decision.launch, launched)
+        self._spend(own, launched)
         self._tell(decision)
         return counts
 
@@ -171,10 +171,11 @@ class Sizing:
             await self.turn(by_id[machine_id], _M.DRAINING, STANDBY, only_empty=True)
 
     def _spend(self, decided: int, launched: int) -> None:
-        """Launches that were not asked for after all are still granted."""
+        """Launches that were not asked for after all are still granted; those beyond what the scaler decided are not any
+        more."""
         memory = self._memory
-        if memory is not None and self._rule.burst and launched < decided:
-            tokens = min(memory.burst, memory.tokens + decided - launched)
+        if memory is not None and self._rule.burst:
+            tokens = max(0.0, min(memory.burst, memory.tokens + decided - launched))
             self._memory = replace(memory, tokens=tokens)
 
     async def turn(

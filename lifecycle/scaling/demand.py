@@ -115,11 +115,14 @@ def forecast(demand: Demand, lead_time: float) -> Forecast:
 def foretell(demand: Demand, users: int, lead_time: float) -> Demand:
     """Remember what is expected now, to be held against what comes."""
     at, gap = demand.at + lead_time, lead_time / FORETOLD
-    if demand.foretold and at - demand.foretold[-1].at < gap:
+    # Lead times were longer while the pool's API was short of launches: what was foretold for then says little now.
+    near = tuple(each for each in demand.foretold if each.at <= at + gap)
+    demand = replace(demand, foretold=near)
+    if near and at - near[-1].at < gap:
         return demand
     told = forecast(demand, lead_time)
     expected = Foretold(at, users + told.up - told.down, told.up + told.down, gap)
-    return replace(demand, foretold=(*demand.foretold[-FORETOLD:], expected))
+    return replace(demand, foretold=(*near[-FORETOLD:], expected))
 
 
 def _average(before: float, value: float, seconds: float, window: float) -> float:

@@ -14,6 +14,7 @@ from lifecycle.scaling.records import Decision, Facts, Memory, Need, Rule
 KEPT = 100.0  # waits as promised that are remembered, to be shown
 SHRINK, SHRINK_LEAST = 0.1, 20.0
 """Share of the pool that is given back in a minute at most; so many machines in any case."""
+SELDOM = 1 / 3600  # people a second: of fewer nothing is learnt or saved
 RECOVERY = 600.0  # seconds until a pool's API that was slow is asked as much as before
 BACK_MAX = 60.0
 """Seconds by which the clock may have gone back. After more memory begins anew: until it is as late again, nobody would
@@ -46,18 +47,25 @@ def remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
         peaks=watch(memory.peaks, facts.peaks, now_ms, before.arrivals, before.slow),
         burst=burst,
         tokens=min(burst, memory.tokens + rule.rate * seconds),
-        bias=_learnt(facts, rule, memory, demand.slow, seconds),
+        bias=_learnt(facts, rule, memory, demand, seconds),
         came=came,
         waited=waited,
     )
 
 
-def _learnt(facts: Facts, rule: Rule, memory: Memory, rate: float, seconds: float) -> float:
+def _learnt(
+    facts: Facts, rule: Rule, memory: Memory, demand: demands.Demand, seconds: float
+) -> float:
     """While more is there than the promise asks for, that nobody waits says nothing of how it is reckoned; that somebody
     does is always told."""
+    if not rule.wait_probability:
+        return memory.bias
     told = facts.arrivals if memory.bound else 0
-    bias = risks.learnt(memory.bias, memory.credit, rule.wait_probability, told, facts.waits, rate)
-    return bias if memory.bound else risks.forgotten(bias, seconds)
+    bias = risks.learnt(
+        memory.bias, memory.credit, rule.wait_probability, told, facts.waits, demand.slow
+    )
+    learns = memory.bound and demand.long >= SELDOM
+    return bias if learns else risks.forgotten(bias, seconds)
 
 
 def _burst(facts: Facts, rule: Rule, memory: Memory, seconds: float) -> float:
@@ -93,13 +101,16 @@ def account(facts: Facts, rule: Rule, memory: Memory, need: Need, decision: Deci
         given=min(most, memory.given + most * seconds / 60) - len(decision.drain),
         given_at=memory.at,
         tokens=memory.tokens - decision.launch if rule.burst else 0.0,
-        bound=not decision.spare,
+        # Slots held for a peak, and those that are kept free in any case, are more than the promise asks for.
+        bound=not decision.spare and not need.held and need.free >= rule.warm_slots,
     )
     if not need.probability:
         return memory
     saving = risks.saved(_risked(facts, rule, need, decision), need.probability, memory.bias)
     if decision.spare:  # that cannot be given back yet: nobody chose to be that safe
         saving = min(0.0, saving)
+    if memory.demand.long < SELDOM:  # and a slot that nobody comes to is neither safe nor a risk
+        saving = 0.0
     return replace(
         memory,
         demand=demands.foretell(memory.demand, facts.users, need.lead_time),

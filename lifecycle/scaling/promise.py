@@ -36,7 +36,7 @@ def slots_needed(probability: float, up: float, down: float, spread: float = 1.0
         tail = _tail(_step(up), _step(down), _step(spread))
         return bisect_left(tail, -probability, key=lambda p: -p)
     sigma = sqrt(variance)
-    z = NORMAL.inv_cdf(1.0 - probability)
+    z = -NORMAL.inv_cdf(probability)
     z += _skew(up, down, spread, sigma) * (z * z - 1) / 6
     return max(0, ceil(up - down + 0.5 + z * sigma))
 

@@ -56,6 +56,10 @@ local id, to, record = ARGV[1], ARGV[2], 'machine:' .. ARGV[1]
 local status = redis.call('HGET', record, 'status')
 if not status then return {'gone', ''} end
 if not string.find(',' .. ARGV[3] .. ',', ',' .. status .. ',', 1, true) then return {'status', status} end
+if status == 'draining' and to == 'ready' then  -- since that was decided, a person or its pool may have asked for it
+  if redis.call('HEXISTS', record, 'heldBy') == 1 then return {'held', status} end
+  if redis.call('HEXISTS', record, 'doomedAt') == 1 then return {'doomed', status} end
+end
 if ARGV[4] ~= '0' and redis.call('SCARD', record .. ':slots') > 0 then return {'occupied', status} end
 if ARGV[4] == '2' and redis.call('SCARD', record .. ':files') > 0 then return {'files', status} end
 if status == 'launching' and to == 'ready' and redis.call('HGET', record, 'unheard') ~= '1' then
