@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifecycle.model import STANDBY, Machine, MachineStatus
+from lifecycle.peaks import Peak
 from lifecycle.scaler import scale
 from lifecycle.scaling import risk
 from lifecycle.scaling.demand import Demand
@@ -316,6 +317,42 @@ def test_what_an_evening_taught_is_forgotten_while_more_is_there_than_is_wanted(
     wait = line.turn(18, pool(20, 18), waits=5)
     assert wait.spare, "there is more than is wanted"
     assert line.memory.bias < risk.forgotten(2.0, 600) - 0.4, "that somebody waits is always told"
+
+
+def test_a_night_in_which_nobody_comes_teaches_nothing() -> None:
+    line = Timeline(promise())
+    line.learnt(0.02)
+    line.steady(4, pool(1, 4), 50, 600)
+    for bias, credit in ((3.4, 1.4), (-2.0, -1.0)):
+        line.memory = replace(line.memory, bias=bias, credit=credit)
+        for _ in range(12 * 60):
+            line.turn(0, [], after=60)
+        assert line.memory.bias == pytest.approx(risk.BIAS_REST, abs=0.3)
+        assert line.memory.credit == pytest.approx(0.0, abs=0.1)
+
+
+def test_slots_that_are_held_for_a_peak_teach_nothing() -> None:
+    line = Timeline(promise(scale_in_delay=60.0, max_machines=200))
+    line.learnt(1.0)
+    line.steady(300, pool(70, 300), 1, 600)
+    before = line.memory.bias
+    peak = Peak(at_ms=int((line.now + 600) * 1000), users=300)
+    for _ in range(600):
+        decision = line.turn(300, pool(125, 300), arrivals=2, departures=2, peaks=(peak,))
+    assert decision.need is not None
+    assert decision.need.held > 200
+    assert line.memory.bias < before + 0.1
+
+
+def test_the_reason_says_why_nothing_is_given_back() -> None:
+    line = Timeline(Rule(settle=300.0, scale_in_delay=0.0, max_machines=300))
+    assert "give back 0 of 3, none for 200 s more under a new leader" in line.turn(0, pool(3, 0), after=100).reason  # fmt: skip
+    line.turn(0, pool(200, 0), after=300)
+    assert "more than go at once" in line.turn(0, pool(180, 0)).reason
+    rush = Timeline(promise())
+    rush.learnt(0.05)
+    rush.turn(5, pool(10, 5), after=DELAY)
+    assert "none in a rush" in rush.turn(15, pool(30, 15), arrivals=10).reason
 
 
 def test_a_rush_only_adds() -> None:

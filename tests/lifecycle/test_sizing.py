@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -195,3 +195,19 @@ async def test_launches_that_were_not_asked_for_are_still_granted(world: World) 
         await leader.loops.machines.tend()
     assert (await world.fleet.pool_decision())["launch"] == 1
     assert memory_of(leader).tokens == 8.0
+
+
+async def test_launches_for_volumes_take_what_is_granted_and_give_nothing_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = world.leader(slots=1, max_machines=9, launch_burst=8, launch_rate=0.001)
+    looks = leader.loops.machines._sizing
+    await leader.loops.machines.tend()
+    monkeypatch.setattr(sizing, "where_volumes_wait", lambda d, *_: replace(d, launch=3))
+    looks._memory, looks._not_before = replace(memory_of(leader), tokens=4.0), float("inf")
+    for _ in range(3):
+        await leader.loops.machines.tend()
+    assert memory_of(leader).tokens == pytest.approx(4.0, abs=0.1), "the pool had nothing to give"
+    looks._not_before = float("-inf")
+    await leader.loops.machines.tend()
+    assert memory_of(leader).tokens == pytest.approx(1.0, abs=0.1)

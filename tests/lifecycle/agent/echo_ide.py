@@ -42,12 +42,12 @@ def listing(path):
 
 
 def share():
-    """Keys of System V's shared memory here, after one of ours is made; it outlasts us."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.shmget(0x1DE, 4096, 0o1600) < 0:
-        return "refused: " + os.strerror(ctypes.get_errno())
+    """Keys of System V's shared memory here; then some of ours is made, which outlasts us."""
     with open("/proc/sysvipc/shm") as file:
-        return [line.split()[0] for line in list(file)[1:]]
+        found = [line.split()[0] for line in list(file)[1:]]
+    libc = ctypes.CDLL(None, use_errno=True)
+    made = libc.shmget(0x1DE, 4096, 0o1600)
+    return found if made >= 0 else "refused: " + os.strerror(ctypes.get_errno())
 
 
 def spawn(detached, clean=""):

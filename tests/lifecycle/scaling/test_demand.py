@@ -182,6 +182,14 @@ def test_whatever_comes_the_state_stays_bounded_and_finite(seen: list[tuple[floa
             assert value >= 0
 
 
+def test_what_was_foretold_for_long_after_a_shorter_lead_time_is_dropped() -> None:
+    demand = replace(begin(0.0), slow=1.0, long=1.0)
+    hour = foretell(demand, 100, 3600.0)
+    soon = foretell(observe(hour, 600.0, 100, 600, 600), 100, 60.0)
+    assert [each.at for each in hour.foretold] == [3600.0]
+    assert [each.at for each in soon.foretold] == [660.0]
+
+
 def test_forecasts_that_are_kept_are_a_tenth_of_a_lead_time_apart() -> None:
     demand = begin(0.0)
     for _ in range(500):

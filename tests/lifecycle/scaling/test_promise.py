@@ -208,3 +208,8 @@ def test_examples() -> None:
     assert found == pytest.approx([1.0, 0.632, 0.264, 0.080, 0.019, 0.0037], abs=0.005)
     assert slots_needed(0.05, 1.0, 0.0) == 4
     assert slots_needed(0.001, 1000.0, 0.0) == pytest.approx(1000 + 3.09 * 1000**0.5, abs=3)
+
+
+def test_however_small_the_promise_is_it_can_be_kept() -> None:
+    few = slots_needed(1e-9, 30.0, 25.0)
+    assert few < slots_needed(1e-17, 30.0, 25.0) < slots_needed(1e-300, 30.0, 25.0) < 1000

@@ -283,6 +283,21 @@ async def test_a_doomed_machine_drains(fleet: RedisFleet, redis: Redis) -> None:
     assert await dooms(redis) == ["5000", "4000"]
 
 
+async def test_a_drain_that_others_asked_for_meanwhile_is_not_called_off(fleet: RedisFleet) -> None:
+    held, doomed = [await made(fleet, M.READY) for _ in range(2)]
+    for each in (held, doomed):
+        await fleet.change(each, M.DRAINING)
+    decided = [await read(fleet, each.id) for each in (held, doomed)]
+    await fleet.hold(held.id, True)
+    await fleet.doom(decided[1], 5000, "spot")
+    for each in decided:
+        with pytest.raises(Conflict):
+            await fleet.change(each, M.READY, reason="wanted again")
+        assert (await read(fleet, each.id)).status is M.DRAINING
+    await fleet.hold(held.id, False)
+    assert (await read(fleet, held.id)).status is M.READY, "the person may"
+
+
 async def test_a_machine_that_is_doomed_while_it_launches(fleet: RedisFleet) -> None:
     one = await made(fleet)
     assert await fleet.doom(one, 5000, "spot")
