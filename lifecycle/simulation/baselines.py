@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from lifecycle.model import MachineStatus
 from lifecycle.scaler import scale
 from lifecycle.scaling.capacity import COUNTED
 from lifecycle.scaling.records import Decision, Facts, Memory, Rule
@@ -68,7 +69,8 @@ class _Held:
 
 class Kpa:
     """Knative's autoscaler: ceil(average concurrency over 60 s / (target · slots)); in panic, once 6 s want twice of what
-    there is, by that window, and only upwards until 60 s after; at most ten times as many at once."""
+    is ready, by the window that wants more, and only upwards until 60 s after. (Its bound of a thousand times what is ready
+    never matters here.)"""
 
     STABLE, PANIC = 60.0, 6.0
 
@@ -82,13 +84,14 @@ class Kpa:
         while self._seen[0][0] <= now - self.STABLE:
             self._seen.pop(0)
         stable, panic = self._wants(now - self.STABLE, rule), self._wants(now - self.PANIC, rule)
-        if panic >= 2 * max(1, there):
+        ready = facts.busy + sum(m.status is MachineStatus.READY for m in facts.machines)
+        if panic >= 2 * max(1, ready):
             self._panics_until = now + self.STABLE
         if now >= self._panics_until:
             self._most = 0
             return stable
-        self._most = max(self._most, panic, there)
-        return min(self._most, 10 * max(1, there))
+        self._most = max(self._most, panic, stable)
+        return self._most
 
     def _wants(self, since: float, rule: Rule) -> int:
         users = [count for at, count in self._seen if at > since]

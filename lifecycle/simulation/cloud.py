@@ -74,8 +74,10 @@ class CloudModel:
         self._tokens -= 1
         return True
 
-    def start(self, machine_id: str, now: float) -> float:
-        """When the stopped machine is ready."""
+    def start(self, machine_id: str, now: float) -> float | None:
+        """When the stopped machine is ready; None while there is no capacity, or the API grants nothing: it stays stopped."""
+        if self._out_of_capacity(now) or not self._granted(now):
+            return None
         self.stopped.discard(machine_id)
         self.instances.add(machine_id)
         return now + self._takes(self.about.start)

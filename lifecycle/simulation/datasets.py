@@ -129,7 +129,7 @@ def _flights(
 
 def _workload(name: str, found: list[Visit], days: Days, said: list[str]) -> Workload:
     said = [*said, *stretch.evening(found, days), *stretch.gaps(found, days)]
-    return Workload(name, found, days.start_ms, (), tuple(said))
+    return Workload(name, found, days.start_ms, (), tuple(said), until=days.length)
 
 
 def departures(data: Dataset, days: Days) -> tuple[list[float], int]:

@@ -72,7 +72,7 @@ def simulate(
     explain: float | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Account:
-    """The day, from the first visit until a decision after the last one, and on until nobody waits. explain: the moment
+    """The day, from the first visit until its end and a decision after the last one, and on until nobody waits. explain: the moment
     whose decisions are kept. progress: told the share that is done."""
     return _Day(workload, cloud, trial, seed, explain).run(progress)
 
@@ -99,7 +99,7 @@ class _Day:
         began = time.perf_counter()
         clock, visits, tick = self.clock, self.workload.visits, self.trial.tick
         number, total = 0, len(visits)
-        end = (visits[-1].at if visits else 0.0) + tick
+        end = max((visits[-1].at if visits else 0.0) + tick, self.workload.until)
         next_tick = next_sample = min(0.0, visits[0].at // tick * tick if visits else 0.0)
         clock.go_to(next_tick)
         self.memory = begin(clock.now_ms, self.trial.rule)

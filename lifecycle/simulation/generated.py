@@ -72,7 +72,8 @@ class Model:
         found, peaks = self.make(values, Random(seed))
         if not found or found[-1].at < 0:
             raise WorkloadError("nobody comes; ask for more users or days")
-        return Workload(name, found, START_MS, peaks)
+        until = values.get("days", 0) * DAY  # a rush is over with the last who comes
+        return Workload(name, found, START_MS, peaks, until=until)
 
 
 def day(users: float | None, sessions: float | None, days: int, stay: Stays) -> list[Stretch]:

@@ -15,7 +15,7 @@ class Ledger:
     def __init__(self, clock: Clock, cloud: CloudModel, slots: int, counted_from: float) -> None:
         self._clock, self._cloud, self._counted_from = clock, cloud, counted_from
         self.sums = Sums(slots, counted_from)
-        self.users = 0
+        self.users = self._waiting = 0
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
 
@@ -23,10 +23,16 @@ class Ledger:
         self.time_passed()
         self.users += more
 
+    def more_waiting(self, more: int) -> None:
+        """Of the users."""
+        self.time_passed()
+        self._waiting += more
+
     def time_passed(self) -> None:
         """With what there was; called before machines of the cloud change."""
         cloud = self._cloud
-        self.sums.pass_to(self._clock.now, self.users, len(cloud.instances), len(cloud.stopped))
+        machines, stopped = len(cloud.instances), len(cloud.stopped)
+        self.sums.pass_to(self._clock.now, self.users, self._waiting, machines, stopped)
 
     def visited(self) -> None:
         self.sums.visits += self._clock.now >= self._counted_from

@@ -81,6 +81,9 @@ class Machines:
         machine = self._seats.machines[machine_id]
         self._ledger.time_passed()
         when = self._cloud.start(machine.id, self._clock.now)
+        if when is None:  # asked again with the next decision that wants it
+            self._ledger.tally("refused")
+            return
         put(machine, reason="")
         self._become(machine, _M.LAUNCHING)
         self._ledger.tally("started")

@@ -81,7 +81,8 @@ def followed(
     found = visits.of_times(times, lambda _: stay.draw(chance), values["returns"], chance)
     if not found or found[-1].at < 0:
         raise WorkloadError(f"{name}: so few are there that nobody comes; raise users=")
-    return Workload(name, found, days.start_ms, (), (*said, *stretch.evening(found, days)))
+    said += stretch.evening(found, days)
+    return Workload(name, found, days.start_ms, (), tuple(said), until=days.length)
 
 
 def _counted(rows: Table, row: Row, column: str, clock: Clock) -> tuple[int, float]:

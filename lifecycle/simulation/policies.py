@@ -50,7 +50,7 @@ class Sizer:
             wait_cost=settings.wait_cost if ours else 0.0,
             machine_hour=prices.machine_hour("", settings.slots) if prices else 0.0,
         )
-        moves = settings.move_after if ours else 0.0
+        moves = settings.move_after
         return Trial(
             rule,
             decide=self.decide(figure or 0.0),

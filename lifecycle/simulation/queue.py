@@ -53,6 +53,7 @@ class Queue:
     def join(self, workspace: Workspace) -> None:
         score = self._clock.now - boost_ms(workspace.priority) / 1000
         heappush(self._heap, (score, self._clock.number(), workspace))
+        self._ledger.more_waiting(1)
 
     @property
     def first(self) -> Workspace:
@@ -61,3 +62,4 @@ class Queue:
     def leave(self) -> None:
         """The first one has a slot."""
         heappop(self._heap)
+        self._ledger.more_waiting(-1)

@@ -28,7 +28,7 @@ class Visit:
 class Workload:
     """visits: by time. start_ms: the day's first moment, milliseconds since the epoch. peaks: those that were declared.
     repairs: what was mended while it was read, in words. counted_from: what happens before only fills the pool; visits
-    may be at times below 0 for that."""
+    may be at times below 0 for that. until: it goes on for so long, though nobody may come any more."""
 
     name: str
     visits: Sequence[Visit]
@@ -36,6 +36,7 @@ class Workload:
     peaks: tuple[Peak, ...] = ()
     repairs: tuple[str, ...] = ()
     counted_from: float = 0.0
+    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,11 @@ class Days:
         """When the evening begins that fills the pool. In real time, whatever the clock does meanwhile."""
         return self.start_ms - round(BEFORE * 1000)
 
+    @property
+    def length(self) -> float:
+        """In seconds."""
+        return self.seconds(self.end_ms)
+
     def counts(self, at_ms: float) -> bool:
         """Whether it is of the days themselves."""
         return self.start_ms <= at_ms < self.end_ms
@@ -93,7 +98,7 @@ def workload(name: str, visits: Sequence[Visit], days: Days, repairs: Sequence[s
             f"{overlapping:,} visits overlapped another of the same user and were taken as one with it"
         )
     said += [*evening(whole_visits, days), *gaps(whole_visits, days)]
-    return Workload(name, whole_visits, days.start_ms, (), tuple(said))
+    return Workload(name, whole_visits, days.start_ms, (), tuple(said), until=days.length)
 
 
 def _late(visit: Visit) -> Visit:

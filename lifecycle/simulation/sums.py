@@ -20,13 +20,14 @@ class Sums:
         self.hours: dict[int, tuple[int, int]] = {}
         self._priorities: dict[str, tuple[int, float, float]] = {}
 
-    def pass_to(self, now: float, users: int, machines: int, stopped: int) -> None:
+    def pass_to(self, now: float, users: int, waiting: int, machines: int, stopped: int) -> None:
+        """waiting: those of the users who have no slot; whoever they are, machines could do without them."""
         seconds = now - self.at
         if seconds <= 0:
             return
         self.at = now
         self.user_seconds += users * seconds
-        self.bound_seconds += -(-users // self.slots) * seconds
+        self.bound_seconds += -(-(users - waiting) // self.slots) * seconds
         self.machine_seconds += machines * seconds
         self.stopped_seconds += stopped * seconds
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from lifecycle.model import MachineStatus
 from lifecycle.peaks import Peak
 from lifecycle.scaling.memory import begin
 from lifecycle.scaling.records import Facts, Rule
@@ -53,29 +54,44 @@ def test_a_fixed_number() -> None:
     assert asked(baselines.fixed(7.0), 0) == asked(baselines.fixed(7.0), 5000) == 7
 
 
+def ready(count: int, launching: int = 0) -> Facts:
+    """So many machines; some more are on their way."""
+    machines = [machine(f"m-{n}") for n in range(count)]
+    machines += [machine(f"m-{count + n}", MachineStatus.LAUNCHING) for n in range(launching)]
+    return Facts(0, machines)
+
+
+def kpa(want: Kpa, users: int, now: float, facts: Facts) -> int:
+    return want(now, len(facts.machines), replace(facts, users=users), RULE)
+
+
 def test_kpa_averages_over_a_minute() -> None:
     """Of 0 and 35 users: 17.5 / (0.7 · 5) = 5. What is a minute old is forgotten."""
-    want = Kpa(0.7)
-    assert asked(want, 0, now=0.0, there=10) == 0
-    assert asked(want, 35, now=30.0, there=10) == 5
-    assert asked(want, 35, now=60.0, there=10) == 10
+    want, ten = Kpa(0.7), ready(10)
+    assert kpa(want, 0, 0.0, ten) == 0
+    assert kpa(want, 35, 30.0, ten) == 5
+    assert kpa(want, 35, 60.0, ten) == 10
 
 
 def test_kpa_panics_and_only_grows_meanwhile() -> None:
-    """In panic once the last 6 s want twice of what is there, until 60 s after the last such moment."""
+    """In panic once the last 6 s want twice of what is ready, until 60 s after the last such moment."""
     want = Kpa(1.0)
     for now in range(0, 60, 2):
-        assert asked(want, 10, now=now, there=2) == 2
-    assert asked(want, 30, now=60.0, there=2) == 4, "10, 10 and 30 within 6 s: 16.7 / 5"
-    assert asked(want, 40, now=62.0, there=4) == 6, "26.7 / 5; no new sign, there are four"
-    assert asked(want, 0, now=100.0, there=6) == 6, "it falls, and nothing is given back"
-    assert asked(want, 0, now=118.0, there=6) == 6
-    assert asked(want, 0, now=120.0, there=6) == 2, "over: 40, 0, 0 and 0 within a minute"
+        assert kpa(want, 10, now, ready(2)) == 2
+    assert kpa(want, 30, 60.0, ready(2)) == 4, "10, 10 and 30 within 6 s: 16.7 / 5"
+    assert kpa(want, 40, 62.0, ready(4)) == 6, "26.7 / 5; no new sign, four are ready"
+    assert kpa(want, 0, 100.0, ready(6)) == 6, "it falls, and nothing is given back"
+    assert kpa(want, 0, 118.0, ready(6)) == 6
+    assert kpa(want, 0, 120.0, ready(6)) == 2, "over: 40, 0, 0 and 0 within a minute"
 
 
-def test_kpa_grows_tenfold_at_once_at_most() -> None:
-    assert asked(Kpa(1.0), 1000, there=3) == 30
-    assert asked(Kpa(1.0), 1000, there=0) == 10
+def test_kpa_counts_what_is_ready_for_its_panic_and_grows_as_far_as_it_wants() -> None:
+    want = Kpa(1.0)
+    assert kpa(want, 1000, 0.0, ready(3, launching=200)) == 200
+    assert kpa(want, 0, 60.0 - 0.1, ready(3, launching=200)) == 200, "three are ready: in panic"
+    calm = Kpa(1.0)
+    kpa(calm, 1000, 0.0, ready(200))
+    assert kpa(calm, 0, 60.0 - 0.1, ready(200)) == 100
 
 
 def test_hpa_is_content_within_ten_percent() -> None:

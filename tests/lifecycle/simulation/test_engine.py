@@ -44,7 +44,10 @@ def test_one_visit_to_an_empty_pool() -> None:
     assert (account.visits, account.arrivals) == (2, 2)
     assert account.waits == [61.0, 62.0]
     assert seconds(account.machine_hours) == (1084 - 2) + 60
-    assert seconds(account.user_hours) == seconds(account.bound_hours) == (962 - 1) + 62
+    assert seconds(account.user_hours) == (962 - 1) + 62
+    assert seconds(account.bound_hours) == 962 - 62, (
+        "while they waited, no machine could have helped"
+    )
     assert account.counts == {"launched": 2, "refused": 0, "given back": 1}
     assert account.hours == {0: (2, 2)}
     assert (account.warm, account.violations) == (0.0, [])
@@ -118,7 +121,7 @@ def test_machines_are_packed_without_a_gap_by_the_bound_alone() -> None:
     visits = [Visit(1, user, 10_000) for user in range(6)]
     account = simulated(*visits, Visit(3661, 0, 1))
     assert seconds(account.user_hours) == 6 * (3663 - 1)
-    assert seconds(account.bound_hours) == 2 * (3663 - 1)
+    assert seconds(account.bound_hours) == 2 * (3663 - 62)
     assert seconds(account.machine_hours) == 2 * (3663 - 2)
 
 
@@ -214,6 +217,26 @@ def test_standby_machines_start_faster_and_cost_less() -> None:
     assert seconds(account.machine_hours) == 100 + (300 - 200)
     assert account.cost == pytest.approx(200 * 0.001 + 100 * 0.0001)
     assert account.counts == {"launched": 1, "refused": 0, "started": 1}
+
+
+def test_a_start_is_asked_of_the_cloud_as_a_launch_is() -> None:
+    """No capacity until 300; at 310 there is one token (of one in 250 s), and the next one at 500."""
+    script = scripted(
+        {0: {"launch": 2}, 100: {"park": ("m-1", "m-2")}}
+        | {float(at): {"revive": ("m-1",)} for at in (200, 310)}
+        | {float(at): {"revive": ("m-2",)} for at in (312, 498, 500)}
+    )
+    cloud = replace(CLOUD, burst=2, rate=0.004, refusals=((0.5, 300.0),))
+    account = simulated(Visit(150, 0, 900), Visit(600, 1, 1), cloud=cloud, decide=script, slots=1)
+    assert account.waits == [180.0]
+    assert (account.counts["started"], account.counts["refused"]) == (2, 3)
+
+
+def test_a_day_goes_on_until_its_end_though_nobody_comes_any_more() -> None:
+    """Up at 60, full until 1060, idle until 1660, given back 120 s later."""
+    account = simulated(Visit(1, 0, 1000 - 2), workload={"until": 86_400.0})
+    assert seconds(account.bound_hours) == 62 + 998 + 600 - 62
+    assert seconds(account.machine_hours) == pytest.approx(62 + 998 + 600 + 122 - 2, abs=4)
 
 
 def test_standby_machines_are_kept_where_launches_fail() -> None:
@@ -476,6 +499,7 @@ def test_whatever_happens_everybody_is_served_and_no_promise_is_broken(
     assert sum(waited for _, waited in account.hours.values()) == len(account.waits)
     assert sum(count for count, _, _ in account.priorities.values()) == account.arrivals
     assert 0 <= account.bound_hours <= account.user_hours
+    assert account.bound_hours <= account.machine_hours + 1e-9, "nobody does with fewer"
     if not cloud.spot_hours and not of.move_after:
         assert needed(account) <= account.machine_hours * of.rule.slots + 1e-6
 

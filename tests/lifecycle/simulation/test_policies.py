@@ -74,10 +74,10 @@ def test_settings_are_those_of_serve() -> None:
     assert (trial.name, trial.setting) == ("promise", 0.1)
 
 
-def test_only_ours_move() -> None:
+def test_all_move_where_they_are_told_to() -> None:
     assert [tried(name).move_after for name in ("promise", "moving", "kpa")] == [0.0, MOVE_AFTER, 0]
     given = [tried(name, move_after=60.0).move_after for name in ("promise", "moving", "kpa")]
-    assert given == [60.0, 60.0, 0.0]
+    assert given == [60.0, 60.0, 60.0]
 
 
 def test_plans_and_prices_come_from_files(tmp_path: Path) -> None:
