@@ -201,6 +201,45 @@ async def test_files_that_cannot_leave_are_gone_back_to(
     assert (await world.machine("m-2")).reason == f"the files of {moves.id} cannot leave it"
 
 
+async def test_files_of_a_sleeper_that_cannot_leave_do_not_keep_others_from_moving(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ran on m-3 has left it, what sleeps there cannot; then m-2 is to go as well."""
+    busy = world.leader(slots=4, scale_in_delay=1000.0)
+    people = [await world.gets(busy, await world.wake(f"user{n}"), W.RUNNING) for n in range(12)]
+    awake = people[::4]
+    assert [each.machine_id for each in awake] == ["m-1", "m-2", "m-3"]
+    for each in people:
+        if each not in awake:
+            await world.store.stop(each.id, "asked")
+            await world.gets(busy, each, W.STOPPED)
+    failing = people[11].id
+    detach = Actions.detach
+
+    async def fails(self: Actions, one: Workspace) -> None:
+        if one.id == failing:
+            raise SnapshotError("too_large", "more than fits")
+        await detach(self, one)
+
+    monkeypatch.setattr(Actions, "detach", fails)
+    for each in awake:
+        await world.store.touch(each.id, "input")
+    await world.flush()
+    await world.later(200)
+    for each in awake[:2]:
+        await world.store.touch(each.id, "input")
+    leader = world.leader(slots=4, scale_in_delay=0.0, move_after=60.0)
+
+    async def left(**occupied: int) -> bool:
+        await world.flush()
+        found = {m.id.replace("-", ""): m.occupied for m in await world.fleet.machines()}
+        return found == occupied
+
+    await world.until(leader, lambda: left(m1=2, m2=1, m3=0))
+    await world.later(200)
+    await world.until(leader, lambda: left(m1=3, m3=0))
+
+
 async def test_nothing_moves_while_nobody_knows_who_is_there(world: World) -> None:
     leader, first, _ = await spread(world)
     await world.redis.set(keys.SINCE, await world.store.now_ms())
