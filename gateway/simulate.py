@@ -26,6 +26,9 @@ from lifecycle.simulation.runs import RunError, Simulator, Task, Tell, run, work
 from lifecycle.simulation.spec import WorkloadError, clock
 from lifecycle.simulation.summary import Summary, summaries
 
+BROKEN = 3
+"""Exit code: a promise of safety was broken. No other end of this command has it."""
+
 WIDE = 6
 """Columns of the table by hours at most; with more, each policy shows its own figure alone."""
 
@@ -171,10 +174,10 @@ def _keep(
 
 
 def _broken(rows: Sequence[Summary]) -> int:
-    """1 if a promise of safety was broken: a machine in use taken away, and the like."""
+    """BROKEN if a promise of safety was: a machine in use taken away, and the like. Else 0."""
     found = [f"{row.label}, {what}" for row in rows for what in row.violations]
     for text in found[:20]:
         warn(one_line(text))
     if len(found) > 20:
         warn(f"and {len(found) - 20} more")
-    return 1 if found else 0
+    return BROKEN if found else 0

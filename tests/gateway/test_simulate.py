@@ -247,7 +247,7 @@ def test_plots(run: Any, tmp_path: Path) -> None:
 
 def test_a_broken_promise_of_safety_is_a_failure(run: Any) -> None:
     code, _, err = run(DAY, "--hangs", "0.6")
-    assert code == 1
+    assert code == command.BROKEN == 3
     assert "warning: promise 0.01, seed 1: a machine in use was removed" in err
 
 
@@ -263,6 +263,25 @@ def test_ctrl_c_ends_it_cleanly(run: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert code == 130
     assert out.endswith("stopped; nothing was written\n")
     assert "Traceback" not in err
+
+
+def test_ctrl_c_while_it_loads_ends_it_the_same(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(command, "simulator", interrupted)
+    assert run(DAY) == (130, "stopped; nothing was written\n", "")
+
+
+def test_ctrl_c_before_a_command_began_is_no_error(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__, "cloud_of", interrupted)
+    assert run(DAY) == (130, "", "")
 
 
 def test_defaults_are_those_of_serve() -> None:
@@ -404,6 +423,6 @@ def test_a_promise_that_the_engine_sees_broken_is_told(
     monkeypatch.setattr(CloudModel, "taken_back_at", lambda self, machine, now: now + 60.0)
     monkeypatch.setattr("lifecycle.moving.steps", lambda *_: [])
     code, _, err = real(three, "--policy", "ceil")
-    assert code == 1
+    assert code == command.BROKEN
     assert "warning: ceil, seed 1: m-" in err
     assert "was taken away with sessions on it" in err
