@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from gateway.exits import ConfigurationError, DependencyMissing, Exit
-from gateway.simulate_order import Order, check_peaks, tasks_of
+from gateway.simulate_order import Order, check_peaks, tasks_of, visits_repeat
 from gateway.terminal import one_line, say, warn
 from lifecycle.simulation import engine, report
 from lifecycle.simulation.datasets import PackageMissing
@@ -28,6 +28,8 @@ from lifecycle.simulation.summary import Summary, summaries
 
 BROKEN = 3
 """Exit code: a promise of safety was broken. No other end of this command has it."""
+
+REPEATED = "all seeds have the same visits: ± is of the cloud's chance alone, and promises are judged as by one seed"
 
 WIDE = 6
 """Columns of the table by hours at most; with more, each policy shows its own figure alone."""
@@ -53,6 +55,8 @@ def simulate(order: Order, simulator: Simulator) -> int:
     try:
         workload = workload_of(tasks[0])
         check_peaks(workload, tasks[0])
+        if repeat := visits_repeat(order, workload, tasks):
+            workload = replace(workload, repairs=(*workload.repairs, REPEATED))
         for line in report.heading(workload, order.seeds):
             say(one_line(line))
         accounts = _run(order, tasks, simulator)
@@ -62,7 +66,7 @@ def simulate(order: Order, simulator: Simulator) -> int:
         raise ConfigurationError(one_line(str(error))) from error
     except RunError as error:
         raise Exit(str(error)) from error
-    rows = summaries(accounts)
+    rows = summaries(accounts, repeat)
     _tell(order, workload, rows, simulator)
     _keep(order, workload, rows, detail(rows, simulator), tasks[0])
     return _broken(rows)

@@ -104,8 +104,8 @@ def flags(command: Command) -> Command:
         click.option("--policy", "policies", metavar="NAME[=FIGURE]", multiple=True,
                      help="Who decides how many machines; several are compared.  [default: promise]"),
         click.option("--sweep", is_flag=True, help="Each policy at many figures."),
-        click.option("--wait-probability", type=Number(0, 1, open=True), metavar="SHARE",
-                     help="Of arrivals that may wait: the figure of the policy promise."),
+        click.option("--wait-probability", metavar="SHARE",
+                     help="Of arrivals that may wait: the figure of the policy promise. 0: --warm-slots alone."),
         *(_option(flag, _unit(flag), text, getattr(settings, flag))
           for flag, text in SETTINGS.items()),
         click.option("--peak", "peaks", metavar="TIME=USERS", multiple=True,

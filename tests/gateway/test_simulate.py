@@ -135,11 +135,13 @@ def test_explain(run: Any) -> None:
         (["diurnl"], "error: there is no workload diurnl; did you mean diurnal?"),
         (["diurnal:users=-1"], "error: diurnal: users=-1 must be a number from 1 to 1e+06"),
         ([DAY, "--policy", "promse"], "error: --policy: there is no policy promse; did you mean promise? there are: ceil, fixed, promise"),
-        ([DAY, "--policy", "promise=high"], "error: --policy promise=high: high is no number from 0 to 100\n  its figure is the share"),
-        ([DAY, "--policy", "promise="], "error: --policy promise=: nothing is no number"),
+        ([DAY, "--policy", "promise=high"], "error: --policy promise=high: must be a valid number"),
+        ([DAY, "--policy", "promise="], "error: --policy promise=: must be a valid number"),
         ([DAY, "--policy", "ceil=nan"], "error: --policy ceil=nan: nan is no number"),
-        ([DAY, "--policy", "promise=-0.1"], "error: --policy promise=-0.1: -0.1 is no number from 0 to 100\n"),
-        ([DAY, "--policy", "promise=inf"], "error: --policy promise=inf: inf is no number from 0 to 100\n"),
+        ([DAY, "--policy", "promise=-0.1"], "error: --policy promise=-0.1: must be greater than or equal to 0\n  it is the share of arrivals"),
+        ([DAY, "--policy", "promise=inf"], "error: --policy promise=inf: must be a finite number\n"),
+        ([DAY, "--policy", "promise=0.51"], "error: --policy promise=0.51: must be less than or equal to 0.5\n"),
+        ([DAY, "--policy", "ceil=1e9"], "error: --policy ceil=1e9: 1e9 is no number from 0 to 100\n  its figure is slots kept free"),
         ([DAY, "--policy", "fixed=5"], "error: --policy fixed=5: fixed has no figure\n  write --policy fixed"),
         (
             [DAY, "--sweep", "--policy", "ceil=5"],
@@ -177,7 +179,7 @@ def test_explain(run: Any) -> None:
                 [DAY, "--policy", "ceil", flag, "9", "--prices", PRICES],
                 f"error: {flag} is of the policies promise and moving, and neither is simulated\n  add --policy promise\n",
             )
-            for flag in ("--warm-slots", "--wait-cost", "--move-after")
+            for flag in ("--warm-slots", "--wait-cost", "--standby-machines", "--move-after")
         ),
         ([DAY, "--wait-cost", "-1"], "Invalid value for '--wait-cost': '-1' is no number from 0 to 1e+09."),
         ([DAY, "--peak", "09:00"], "error: --peak 09:00: it must be a time and how many come\n  as in --peak 09:00=3000"),
@@ -190,7 +192,7 @@ def test_explain(run: Any) -> None:
         ([DAY, "--slots", "0"], "Invalid value for '--slots': '0' is no whole number from 1 to 1e+06."),
         ([DAY, "--slots", "2.5"], "Invalid value for '--slots': '2.5' is no whole number"),
         ([DAY, "--failures", "2"], "Invalid value for '--failures': '2' is no number from 0 to 1."),
-        ([DAY, "--wait-probability", "1"], "Invalid value for '--wait-probability': '1' is no number above 0 and below 1."),
+        ([DAY, "--wait-probability", "1"], "error: --wait-probability 1: must be less than or equal to 0.5\n"),
         ([DAY, "--seeds", "0"], "Invalid value for '--seeds'"),
         ([], "Missing argument 'WORKLOAD'"),
     ],
@@ -296,6 +298,18 @@ def test_every_flag_of_the_cloud_is_a_field_of_it() -> None:
     assert {name for name, _, _ in CLOUD.values()} <= set(Cloud.__dataclass_fields__)
 
 
+def test_shares_that_serve_takes_are_taken(run: Any) -> None:
+    """0: warm slots alone. It promises nothing, so that nothing is broken."""
+    for share in ("0", "0.5"):
+        code, out, err = run(DAY, "--wait-probability", share, "--policy", f"promise={share}")
+        assert (code, "say the same differently" in err) == (2, True)
+        code, out, err = run(DAY, "--wait-probability", share)
+        assert code == 0, err
+        assert f"promise {share}" in out
+        assert ("may wait, " in out) == (share != "0")
+        assert ("%!" in out) is False
+
+
 def test_figures_are_simulated_once() -> None:
     order = simulate_order.Order(DAY, policies=["promise", "promise=0.01", "promise=0.2"])
     assert simulate_order.figures_of(order, standin.SIMULATOR) == [
@@ -392,6 +406,19 @@ def test_where_a_wait_costs_more_than_slots_fewer_may_wait_than_promised(
     told = [float(line.split()[1]) for line in out.splitlines() if "probability:" in line]
     assert told == pytest.approx([0.001] * len(told), rel=0.2)
     assert told
+
+
+def test_seeds_that_have_the_same_visits_are_said(real: Any, three: str, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn.csv"
+    drawn.write_text("at\n2026-11-23T08:10:00Z\n2026-11-23T08:20:00Z\n")
+    words = "note: all seeds have the same visits: ±"
+    for workload, seeds, same in (
+        (three, "2", True),
+        (three, "1", False),
+        (f"recorded:{drawn}", "2", False),
+    ):
+        _, out, _ = real(workload, "--policy", "ceil", "--seeds", seeds, "--jobs", "1")
+        assert (words in out) == same
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from lifecycle.peaks import Peak
 from lifecycle.simulation import report
 from lifecycle.simulation.explaining import explained
+from lifecycle.simulation.policies import OURS
 from lifecycle.simulation.records import Account, Cloud, Visit, Workload
 from lifecycle.simulation.results import results
 from lifecycle.simulation.summary import (
@@ -113,6 +114,28 @@ def test_waits_by_the_hour_against_the_promise() -> None:
     assert report.promises(late) == [
         "promise 0.01: at most 1 % may wait, 3.00 % did: not kept; not within these hours: 04"
     ]
+
+
+def test_all_who_promise_are_judged() -> None:
+    assert set(report.PROMISING) == set(OURS)
+    rows = summaries([account(policy="moving", hours={4: (400, 30)}, waits=[1.0] * 30)])
+    assert report.promises(rows) == [
+        "moving 0.01: at most 1 % may wait, 3.00 % did: not kept; not within these hours: 04"
+    ]
+    assert report.hours_table(rows)[2:] == [
+        "  04       400      7.50 %!", "  !: more than was promised, and not by chance",
+    ]  # fmt: skip
+    nothing = summaries([account(setting=0.0, hours={4: (400, 30)})])
+    assert report.promises(nothing) == []
+    assert report.hours_table(nothing)[2:] == ["  04       400     7.50 %"]
+
+
+def test_the_same_people_with_every_seed_are_one_witness() -> None:
+    ten = [account(seed=n, waits=[1.0] * 14, hours={9: (1000, 14)}) for n in range(10)]
+    (drawn,), (same,) = summaries(ten), summaries(ten, same_visits=True)
+    assert "1.40 % did: not kept; not within" in report.promises([drawn])[0]
+    assert report.promises([same]) == report.promises(summaries(ten[:1]))
+    assert report.promises([same])[0].endswith("1.40 % did: kept, but for chance")
 
 
 def test_chance_breaks_no_promise() -> None:
