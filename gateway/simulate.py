@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from gateway.exits import ConfigurationError, DependencyMissing, Exit
-from gateway.simulate_order import Order, check_peaks, tasks_of, visits_repeat
+from gateway.simulate_order import Order, check_times, days_of, tasks_of, visits_repeat
 from gateway.terminal import one_line, say, warn
 from lifecycle.simulation import engine, report
 from lifecycle.simulation.datasets import PackageMissing
@@ -54,10 +54,11 @@ def simulate(order: Order, simulator: Simulator) -> int:
     _writable(order)
     try:
         workload = workload_of(tasks[0])
-        check_peaks(workload, tasks[0])
+        days = days_of(order.workload)
+        check_times(workload, tasks[0], days)
         if repeat := visits_repeat(order, workload, tasks):
             workload = replace(workload, repairs=(*workload.repairs, REPEATED))
-        for line in report.heading(workload, order.seeds):
+        for line in report.heading(workload, order.seeds, days):
             say(one_line(line))
         accounts = _run(order, tasks, simulator)
     except PackageMissing as error:
@@ -93,10 +94,11 @@ def _writable(order: Order) -> None:
 
 
 def _unwritable(flag: str, path: Path, error: OSError) -> Exit:
-    return Exit(
-        f"{flag} {path}: cannot write there ({(error.strerror or str(error)).lower()})",
-        "name another",
-    )
+    reason = (error.strerror or str(error)).lower()
+    there = next((place for place in (path, *path.parents) if place.exists()), path)
+    if isinstance(error, FileExistsError | NotADirectoryError) and not there.is_dir():
+        reason = f"{there} is a file"
+    return Exit(f"{flag} {path}: cannot write there ({reason})", "name another")
 
 
 # Running

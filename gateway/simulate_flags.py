@@ -109,7 +109,7 @@ def flags(command: Command) -> Command:
         *(_option(flag, _unit(flag), text, getattr(settings, flag))
           for flag, text in SETTINGS.items()),
         click.option("--peak", "peaks", metavar="TIME=USERS", multiple=True,
-                     help="Declare that so many come on top then, as in 09:00=3000."),
+                     help="Declare so many on top then, as in 09:00=3000: slots are held, nobody comes for them."),
         click.option("--plans", metavar="FILE", help="Plans as for serve: the default one's policy and quotas hold."),
         click.option("--prices", metavar="FILE", help="Prices as for serve: what usage is billed at."),
         click.option("--no-capacity", "refusals", metavar="FROM-TO", multiple=True,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from lifecycle.simulation.records import Workload
+from lifecycle.simulation.records import Visit, Workload
+from lifecycle.simulation.spec import of
 from lifecycle.simulation.summary import PERCENTS, Mean, Summary
 
 PROMISE = "promise"
@@ -17,20 +18,26 @@ PROMISING = (PROMISE, "moving")
 _NUMBER = re.compile(r"[\d,.]+")
 
 
-def heading(workload: Workload, seeds: int) -> list[str]:
-    """Of which visits, and what was mended."""
-    users = len({visit.user for visit in workload.visits})
-    days = max((visit.at for visit in workload.visits), default=0.0) // 86_400 + 1
+def heading(workload: Workload, seeds: int, days: int | None = None) -> list[str]:
+    """Of which visits, and what was mended. days: that were asked for; None: until the last one comes."""
+    visits = counted_visits(workload)
+    users = of(len({visit.user for visit in visits}), "user", "users")
+    days = days or int(max((visit.at for visit in visits), default=0.0) // 86_400) + 1
+    before = len(workload.visits) - len(visits)
     lines = [
-        f"{workload.name}: {len(workload.visits):,} visits of {users:,} users in {days:.0f} day{'s' * (days > 1)},"
-        f" {seeds} seed{'s' * (seeds > 1)}"
+        f"{workload.name}: {of(len(visits), 'visit', 'visits')} of {users} in {of(days, 'day', 'days')},"
+        f" {of(seeds, 'seed', 'seeds')}"
+        + (f"; {before:,} before it, not counted" if before else "")
     ]
     for peak in workload.peaks:
         seconds = (peak.at_ms - workload.start_ms) / 1000
-        lines.append(
-            f"  declared: {peak.users:,} come around {clock(seconds)} {peak.name}".rstrip()
-        )
+        lines.append(f"  declared: {peak.users:,} around {clock(seconds)} {peak.name}".rstrip())
     return lines + [f"  note: {repair}" for repair in workload.repairs]
+
+
+def counted_visits(workload: Workload) -> list[Visit]:
+    """Those that are not of the evening before."""
+    return [visit for visit in workload.visits if visit.at >= workload.counted_from]
 
 
 def main_table(rows: Sequence[Summary], means: Mapping[str, str]) -> list[str]:

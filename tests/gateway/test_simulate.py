@@ -47,7 +47,8 @@ def test_one_policy(run: Any) -> None:
     assert code == 0, err
     lines = out.splitlines()
     assert lines[0].startswith("diurnal:users=20: ")
-    assert lines[0].endswith(" in 1 day, 1 seed")
+    assert " in 1 day, 1 seed; " in lines[0]
+    assert lines[0].endswith(" before it, not counted")
     assert lines[2].split()[:3] == ["POLICY", "FIGURE", "WARM"]
     assert lines[3].split()[:2] == ["promise", "0.01"]
     assert "promise: its figure is the share of arrivals that may wait" in out
@@ -118,7 +119,7 @@ def test_what_is_given_arrives(run: Any, tmp_path: Path) -> None:
     assert found["cloud"]["spotHours"] == 12
     assert [peak["users"] for peak in found["workload"]["peaks"]] == [3000, 5]
     assert (found["policies"][0]["figure"], found["runs"][0]["seed"]) == (0.02, 7)
-    assert "declared: 5 come around 23:50" in out
+    assert "declared: 5 around 23:50" in out
     assert "COST" in out
 
 
@@ -182,10 +183,16 @@ def test_explain(run: Any) -> None:
             for flag in ("--warm-slots", "--wait-cost", "--standby-machines", "--move-after")
         ),
         ([DAY, "--wait-cost", "-1"], "Invalid value for '--wait-cost': '-1' is no number from 0 to 1e+09."),
-        ([DAY, "--peak", "09:00"], "error: --peak 09:00: it must be a time and how many come\n  as in --peak 09:00=3000"),
+        ([DAY, "--peak", "09:00"], "error: --peak 09:00: it must be a time and for how many slots are held\n  as in --peak 09:00=3000"),
         ([DAY, "--peak", "09:00=many"], "error: --peak 09:00=many: it must be"),
         ([DAY, "--peak", "nine=30"], "error: --peak nine: must be a time"),
         ([DAY, "--peak", "2d09:00=30"], "error: --peak 2d09:00 is after everybody has come (the last one at 23:"),
+        ([DAY, "--explain", "2d09:00"], "error: --explain 2d09:00 is after the last day: the workload has 1 day\n  name a time"),
+        (
+            ["diurnal:users=20,days=2", "--no-capacity", "08:00-09:00", "--no-capacity", "3d08:00-3d09:00"],
+            "error: --no-capacity 3d08:00 is after the last day: the workload has 2 days\n",
+        ),
+        ([""], "error: the workload has no name; write NAME or"),
         ([DAY, "--boot", "nan"], "Invalid value for '--boot': 'nan' is no number above 0 and below 1e+09."),
         ([DAY, "--api-rate", "0"], "Invalid value for '--api-rate': '0' is no number above 0 and below 1e+09."),
         ([DAY, "--spot-hours", "inf"], "Invalid value for '--spot-hours': 'inf' is no number from 0 to 1e+09."),
@@ -235,7 +242,10 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
     (tmp_path / "file").touch()
     code, out, err = run(DAY, "--json", str(tmp_path / "file" / "results.json"))
     assert (code, out) == (1, "")
-    assert "results.json: cannot write there (" in err
+    assert (
+        f"results.json: cannot write there ({tmp_path / 'file'} is a file)\n  name another" in err
+    )
+    assert "file is a file)" in run(DAY, "--json", str(tmp_path / "file" / "in" / "it.json"))[2]
     assert "cannot write there, it is a directory" in run(DAY, "--json", str(tmp_path))[2]
 
 
@@ -430,8 +440,10 @@ def test_seeds_that_have_the_same_visits_are_said(real: Any, three: str, tmp_pat
         ),
         (["--plans", "/none.toml"], "error: --plans /none.toml: it cannot be read"),
         (["--prices", "/none.toml"], "error: --prices /none.toml: it cannot be read"),
-        (["--no-capacity", "nine"], "error: --no-capacity nine: must be a time such as 09:12"),
-        (["--no-capacity", "09:00"], "error: --no-capacity"),
+        (["--no-capacity", "nine"], "error: --no-capacity nine: it must be two times, FROM-TO\n  as in --no-capacity 08:20-08:50\n"),
+        (["--no-capacity", "9"], "error: --no-capacity 9: it must be two times"),
+        (["--no-capacity", "09:00-"], "error: --no-capacity 09:00-: nothing must be a time such as 09:12"),
+        (["--no-capacity", "09:00-ten"], "error: --no-capacity 09:00-ten: ten must be a time such as 09:12"),
         (["--no-capacity", "09:00-08:00"], "error: --no-capacity 09:00-08:00: ends before it begins"),
     ],
 )  # fmt: skip
