@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 
 from gateway.exits import ConfigurationError, DependencyMissing, Exit
-from gateway.simulate_order import Order, check_times, days_of, tasks_of, visits_repeat
+from gateway.simulate_order import Order, tasks_of, visits_repeat
+from gateway.simulate_times import check_times, days_of
 from gateway.terminal import one_line, say, warn
 from lifecycle.simulation import engine, report
 from lifecycle.simulation.datasets import PackageMissing

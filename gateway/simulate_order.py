@@ -11,21 +11,19 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.exits import Exit
 from gateway.settings import Settings as Live
 from gateway.settings import contradictions
+from gateway.simulate_times import Contradiction, peak, stretch, time_of
 from gateway.terminal import one_line
-from lifecycle.peaks import Peak
 from lifecycle.plans import PlanError
 from lifecycle.prices_file import read_prices
 from lifecycle.pricing import PricesError
 from lifecycle.simulation.policies import MOVING, OURS, plan_of
 from lifecycle.simulation.records import Cloud, Workload
 from lifecycle.simulation.report import PROMISE
-from lifecycle.simulation.report import clock as shown
 from lifecycle.simulation.runs import Policy, Simulator, Task, workload_of
 from lifecycle.simulation.settings import Settings
-from lifecycle.simulation.spec import DAY, WorkloadError, asked, clock, meant, of
+from lifecycle.simulation.spec import WorkloadError, asked, meant
 from lifecycle.simulation.workloads import kind_of
 
 OURS_ALONE = ("warm_slots", "wait_cost", "standby_machines", "move_after")
@@ -53,12 +51,6 @@ class Order:
     plots: Path | None = None
 
 
-class Contradiction(Exit):
-    """Flags that cannot be meant together, or mean nothing: a wrong command line."""
-
-    code = 2
-
-
 def tasks_of(order: Order, simulator: Simulator) -> list[Task]:
     """Every simulation, by seed. Raises Contradiction."""
     _check_workload(order.workload)
@@ -67,11 +59,11 @@ def tasks_of(order: Order, simulator: Simulator) -> list[Task]:
         raise Contradiction(
             "--explain asks about one decision, --sweep makes many simulations", "leave one out"
         )
-    explain = _clock("--explain", order.explain) if order.explain is not None else None
-    refusals = tuple(_stretch(text) for text in order.refusals)
+    explain = time_of("--explain", order.explain) if order.explain is not None else None
+    refusals = tuple(stretch(text) for text in order.refusals)
     cloud = replace(Cloud(**_cloud(order)), refusals=refusals)  # type: ignore[arg-type]
     settings = _settings(order, figures)
-    peaks = tuple(_peak(text) for text in order.peaks)
+    peaks = tuple(peak(text) for text in order.peaks)
     return [
         Task(
             order.workload,
@@ -224,78 +216,9 @@ def _check_ours(order: Order, names: set[str]) -> None:
         )
 
 
-def _stretch(text: str) -> tuple[float, float]:
-    """ "08:20-08:50" """
-    since, dash, until = text.partition("-")
-    if not dash:
-        raise Contradiction(
-            f"--no-capacity {text}: it must be two times, FROM-TO",
-            "as in --no-capacity 08:20-08:50",
-        )
-    begins, ends = (_clock("--no-capacity", part, text) for part in (since, until))
-    if begins >= ends:
-        raise Contradiction(f"--no-capacity {text}: ends before it begins", "write FROM-TO")
-    return begins, ends
-
-
-def _peak(text: str) -> tuple[float, int]:
-    """ "09:00=3000" """
-    at, _, users = text.partition("=")
-    if not users.isdecimal() or not 0 < int(users) <= 1_000_000:
-        raise Contradiction(
-            f"--peak {text}: it must be a time and for how many slots are held",
-            "as in --peak 09:00=3000",
-        )
-    return _clock("--peak", at), int(users)
-
-
-def days_of(text: str) -> int | None:
-    """How many days a workload was asked for; None: as many as there are. Raises WorkloadError."""
-    wanted = asked(text)
-    values = wanted.read(kind_of(wanted).parameters)
-    days: int | None = values.get("days")
-    return 1 if days is None and values.get("day") else days
-
-
-def check_times(workload: Workload, task: Task, days: int | None) -> None:
-    """A peak that nobody can come to, and whatever is after the last day, was meant for another one. days: that were
-    asked for, if any were. Raises Contradiction."""
-    last = max((visit.at for visit in workload.visits), default=0.0)
-    _check_peaks(task, last)
-    days = max(days or 1, int(last // DAY) + 1)
-    times = [("--no-capacity", begins) for begins, _ in task.cloud.refusals]
-    if task.explain is not None:
-        times.append(("--explain", task.explain))
-    for flag, at in times:
-        if at > days * DAY:
-            raise Contradiction(
-                f"{flag} {shown(at)} is after the last day: the workload has {of(days, 'day', 'days')}",
-                "name a time within the workload, or ask for more days",
-            )
-
-
-def _check_peaks(task: Task, last: float) -> None:
-    """last: when the last one comes. Raises Contradiction."""
-    for at, _ in task.peaks:
-        if at - Peak(0, 0).early > last:
-            raise Contradiction(
-                f"--peak {shown(at)} is after everybody has come (the last one at {shown(last)})",
-                "name a time within the workload, or ask for more days",
-            )
-
-
 def visits_repeat(order: Order, workload: Workload, tasks: Sequence[Task]) -> bool:
     """Whether other seeds have the same visits, as recorded ones are; what is drawn is not made twice to see that it
     differs. Raises WorkloadError."""
     if order.seeds < 2 or not kind_of(asked(order.workload)).file:
         return False
     return workload_of(tasks[-1]).visits == workload.visits
-
-
-def _clock(flag: str, text: str, whole: str = "") -> float:
-    """whole: what was given, where `text` is a part of it."""
-    try:
-        return clock(text)
-    except ValueError as error:
-        what = f"{whole}: {text or 'nothing'}" if whole else f"{text}:"
-        raise Contradiction(f"{flag} {what} must be {error}") from None
