@@ -73,7 +73,20 @@ def _load(flags: dict[str, Any], show_warnings: bool = True) -> Loaded:
     return loaded
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Interruptible(click.Group):
+    """Ctrl-C ends any command with INTERRUPTED; click itself would say "Aborted!", with the code of an error."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+@click.group(
+    cls=Interruptible,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="ide-gateway", message="%(prog)s %(version)s")
 @verbose
 def cli() -> None:
@@ -235,13 +248,16 @@ def simulate(workload: str, **given: Any) -> None:
     The code that decides live decides on a virtual clock. WORKLOAD is who comes, as in
     diurnal:users=1500, rush, exam:users=500,extra=3000, recorded:visits.csv, events:day.json,
     occupancy:there.csv, flights:users=1500; docs/scaling.md says more.
-    """
-    from gateway.simulate import simulate as run
-    from gateway.simulate import simulator
-    from gateway.simulate_order import Order
 
+    Exit code 3: a promise of safety was broken. 1, 2, 69, 78: it could not be simulated, as is said.
+    """
     cloud, settings = cloud_of(given), settings_of(given)
     try:
+        # Inside, as they take longer to load than some take to change their mind.
+        from gateway.simulate import simulate as run
+        from gateway.simulate import simulator
+        from gateway.simulate_order import Order
+
         code = run(Order(workload, cloud=cloud, settings=settings, **given), simulator())
     except KeyboardInterrupt:
         say("stopped; nothing was written")

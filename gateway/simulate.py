@@ -7,14 +7,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from gateway.exits import ConfigurationError, DependencyMissing, Exit
-from gateway.simulate_order import Order, check_peaks, tasks_of
+from gateway.simulate_order import Order, tasks_of, visits_repeat
+from gateway.simulate_times import check_times, days_of
 from gateway.terminal import one_line, say, warn
 from lifecycle.simulation import engine, report
 from lifecycle.simulation.datasets import PackageMissing
@@ -25,6 +26,11 @@ from lifecycle.simulation.results import results
 from lifecycle.simulation.runs import RunError, Simulator, Task, Tell, run, workload_of
 from lifecycle.simulation.spec import WorkloadError, clock
 from lifecycle.simulation.summary import Summary, summaries
+
+BROKEN = 3
+"""Exit code: a promise of safety was broken. No other end of this command has it."""
+
+REPEATED = "all seeds have the same visits: ± is of the cloud's chance alone, and promises are judged as by one seed"
 
 WIDE = 6
 """Columns of the table by hours at most; with more, each policy shows its own figure alone."""
@@ -49,8 +55,11 @@ def simulate(order: Order, simulator: Simulator) -> int:
     _writable(order)
     try:
         workload = workload_of(tasks[0])
-        check_peaks(workload, tasks[0])
-        for line in report.heading(workload, order.seeds):
+        days = days_of(order.workload)
+        check_times(workload, tasks[0], days)
+        if repeat := visits_repeat(order, workload, tasks):
+            workload = replace(workload, repairs=(*workload.repairs, REPEATED))
+        for line in report.heading(workload, order.seeds, days):
             say(one_line(line))
         accounts = _run(order, tasks, simulator)
     except PackageMissing as error:
@@ -59,7 +68,7 @@ def simulate(order: Order, simulator: Simulator) -> int:
         raise ConfigurationError(one_line(str(error))) from error
     except RunError as error:
         raise Exit(str(error)) from error
-    rows = summaries(accounts)
+    rows = summaries(accounts, repeat)
     _tell(order, workload, rows, simulator)
     _keep(order, workload, rows, detail(rows, simulator), tasks[0])
     return _broken(rows)
@@ -86,10 +95,11 @@ def _writable(order: Order) -> None:
 
 
 def _unwritable(flag: str, path: Path, error: OSError) -> Exit:
-    return Exit(
-        f"{flag} {path}: cannot write there ({(error.strerror or str(error)).lower()})",
-        "name another",
-    )
+    reason = (error.strerror or str(error)).lower()
+    there = next((place for place in (path, *path.parents) if place.exists()), path)
+    if isinstance(error, FileExistsError | NotADirectoryError) and not there.is_dir():
+        reason = f"{there} is a file"
+    return Exit(f"{flag} {path}: cannot write there ({reason})", "name another")
 
 
 # Running
@@ -171,10 +181,10 @@ def _keep(
 
 
 def _broken(rows: Sequence[Summary]) -> int:
-    """1 if a promise of safety was broken: a machine in use taken away, and the like."""
+    """BROKEN if a promise of safety was: a machine in use taken away, and the like. Else 0."""
     found = [f"{row.label}, {what}" for row in rows for what in row.violations]
     for text in found[:20]:
         warn(one_line(text))
     if len(found) > 20:
         warn(f"and {len(found) - 20} more")
-    return 1 if found else 0
+    return BROKEN if found else 0

@@ -7,32 +7,33 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from gateway.exits import Exit
+from pydantic import TypeAdapter, ValidationError
+
 from gateway.settings import Settings as Live
 from gateway.settings import contradictions
+from gateway.simulate_times import Contradiction, peak, stretch, time_of
 from gateway.terminal import one_line
-from lifecycle.peaks import Peak
 from lifecycle.plans import PlanError
 from lifecycle.prices_file import read_prices
 from lifecycle.pricing import PricesError
 from lifecycle.simulation.policies import MOVING, OURS, plan_of
 from lifecycle.simulation.records import Cloud, Workload
 from lifecycle.simulation.report import PROMISE
-from lifecycle.simulation.report import clock as shown
-from lifecycle.simulation.runs import Policy, Simulator, Task
+from lifecycle.simulation.runs import Policy, Simulator, Task, workload_of
 from lifecycle.simulation.settings import Settings
-from lifecycle.simulation.spec import WorkloadError, asked, clock, meant
+from lifecycle.simulation.spec import WorkloadError, asked, meant
 from lifecycle.simulation.workloads import kind_of
 
-OURS_ALONE = ("warm_slots", "wait_cost", "move_after")
+OURS_ALONE = ("warm_slots", "wait_cost", "standby_machines", "move_after")
 """Settings that no other policy goes by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the command's flags say. cloud, settings: those that were given, under their fields' names."""
+    """What the command's flags say. cloud, settings: those that were given, under their fields' names.
+    wait_probability: as it was written."""
 
     workload: str
     policies: Sequence[str] = ()
@@ -40,7 +41,7 @@ class Order:
     seeds: int = 1
     seed: int = 1
     jobs: int = 1
-    wait_probability: float | None = None
+    wait_probability: str | None = None
     cloud: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     refusals: Sequence[str] = ()
@@ -48,12 +49,6 @@ class Order:
     explain: str | None = None
     json_file: Path | None = None
     plots: Path | None = None
-
-
-class Contradiction(Exit):
-    """Flags that cannot be meant together, or mean nothing: a wrong command line."""
-
-    code = 2
 
 
 def tasks_of(order: Order, simulator: Simulator) -> list[Task]:
@@ -64,11 +59,11 @@ def tasks_of(order: Order, simulator: Simulator) -> list[Task]:
         raise Contradiction(
             "--explain asks about one decision, --sweep makes many simulations", "leave one out"
         )
-    explain = _clock("--explain", order.explain) if order.explain is not None else None
-    refusals = tuple(_stretch(text) for text in order.refusals)
+    explain = time_of("--explain", order.explain) if order.explain is not None else None
+    refusals = tuple(stretch(text) for text in order.refusals)
     cloud = replace(Cloud(**_cloud(order)), refusals=refusals)  # type: ignore[arg-type]
     settings = _settings(order, figures)
-    peaks = tuple(_peak(text) for text in order.peaks)
+    peaks = tuple(peak(text) for text in order.peaks)
     return [
         Task(
             order.workload,
@@ -103,11 +98,12 @@ def figures_of(order: Order, simulator: Simulator) -> list[tuple[str, float | No
         raise Contradiction(
             f"--sweep tries many figures of {name}, and --policy sets one", f"write --policy {name}"
         )
+    given = {}
     if order.wait_probability is not None:
+        given = {PROMISE: _promised("--wait-probability", "", order.wait_probability)}
         _check_promise(names, set_, order.sweep)
     if order.sweep:
         return [(name, figure) for name in names for figure in _swept(known[name])]
-    given = {PROMISE: order.wait_probability} if order.wait_probability is not None else {}
     usual = {name: given.get(name, known[name].default) for name in names}
     return list(
         dict.fromkeys((name, usual[name] if figure is None else figure) for name, figure in wanted)
@@ -127,6 +123,8 @@ def _policy(text: str, known: Mapping[str, Policy]) -> tuple[str, float | None]:
         return name, None
     if known[name].default is None:
         raise Contradiction(f"--policy {text}: {name} has no figure", f"write --policy {name}")
+    if name in OURS:
+        return name, _promised("--policy", f"{name}=", said)
     try:
         figure = float(said)
     except ValueError:
@@ -138,6 +136,19 @@ def _policy(text: str, known: Mapping[str, Policy]) -> tuple[str, float | None]:
             f"its figure is {known[name].means}",
         )
     return name, figure
+
+
+def _promised(flag: str, before: str, said: str) -> float:
+    """A share that serve would promise as well. Raises Contradiction, in serve's words."""
+    share: TypeAdapter[float] = TypeAdapter(Annotated[float, Live.model_fields["wait_probability"]])
+    try:
+        return share.validate_python(said)
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"].replace("Input should", "must")
+        raise Contradiction(
+            f"{flag} {before}{said}: {why}",
+            "it is the share of arrivals that may wait, as for serve",
+        ) from None
 
 
 def _check_promise(names: Sequence[str], set_: set[str], sweep: bool) -> None:
@@ -205,38 +216,9 @@ def _check_ours(order: Order, names: set[str]) -> None:
         )
 
 
-def _stretch(text: str) -> tuple[float, float]:
-    """ "08:20-08:50" """
-    since, _, until = text.partition("-")
-    begins, ends = _clock("--no-capacity", since), _clock("--no-capacity", until)
-    if begins >= ends:
-        raise Contradiction(f"--no-capacity {text}: ends before it begins", "write FROM-TO")
-    return begins, ends
-
-
-def _peak(text: str) -> tuple[float, int]:
-    """ "09:00=3000" """
-    at, _, users = text.partition("=")
-    if not users.isdecimal() or not 0 < int(users) <= 1_000_000:
-        raise Contradiction(
-            f"--peak {text}: it must be a time and how many come", "as in --peak 09:00=3000"
-        )
-    return _clock("--peak", at), int(users)
-
-
-def check_peaks(workload: Workload, task: Task) -> None:
-    """A peak that nobody can come to was meant for another day. Raises Contradiction."""
-    last = max((visit.at for visit in workload.visits), default=0.0)
-    for at, _ in task.peaks:
-        if at - Peak(0, 0).early > last:
-            raise Contradiction(
-                f"--peak {shown(at)} is after everybody has come (the last one at {shown(last)})",
-                "name a time within the workload, or ask for more days",
-            )
-
-
-def _clock(flag: str, text: str) -> float:
-    try:
-        return clock(text)
-    except ValueError as error:
-        raise Contradiction(f"{flag} {text}: must be {error}") from None
+def visits_repeat(order: Order, workload: Workload, tasks: Sequence[Task]) -> bool:
+    """Whether other seeds have the same visits, as recorded ones are; what is drawn is not made twice to see that it
+    differs. Raises WorkloadError."""
+    if order.seeds < 2 or not kind_of(asked(order.workload)).file:
+        return False
+    return workload_of(tasks[-1]).visits == workload.visits

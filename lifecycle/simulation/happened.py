@@ -16,7 +16,7 @@ from lifecycle.simulation.moments import days_between, kind_of
 from lifecycle.simulation.recorded import number
 from lifecycle.simulation.records import Visit, Workload
 from lifecycle.simulation.rows import Row, Table, objects
-from lifecycle.simulation.spec import DAY, Parameter, WorkloadError
+from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, of
 from lifecycle.simulation.spec import number as a_number
 
 PARAMETERS: Mapping[str, Parameter] = {
@@ -89,7 +89,7 @@ def workload(name: str, file: str, text: str, values: Mapping[str, Any], seed: i
     repairs += _edges(spans, times[-1])
     if not spans.found:
         raise WorkloadError(
-            f"{file}: there are no visits among its {len(told):,} events of {days_between(times, UTC)}; it needs"
+            f"{file}: there are no visits among its {of(len(told), 'event', 'events')} of {days_between(times, UTC)}; it needs"
             " session.opened and session.closed, or workspace.queued and workspace.stopped"
         )
     return _assembled(name, file, spans, values, repairs)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
+from lifecycle.simulation.spec import of
+
 ISO, SECONDS, MILLISECONDS = "ISO 8601", "seconds since 1970", "milliseconds since 1970"
 
 EARLIEST, LATEST = 946_684_800.0, 4_102_444_800.0  # 2000 and 2100
@@ -122,15 +124,16 @@ class Clock:
         said = [f"times were read as {self.kind}"] if self.kind and self.kind != ISO else []
         if self.without_zone:
             said.append(
-                f"{self.without_zone:,} times without a zone were read as {self.zone} (zone=… says otherwise)"
+                of(self.without_zone, "time without a zone was", "times without a zone were")
+                + f" read as {self.zone} (zone=… says otherwise)"
             )
         if self.skipped:
             said.append(
-                f"{self.skipped:,} times lie in the hour that the clock of {self.zone} skipped: taken an hour later"
+                f"{of(self.skipped, 'time lies', 'times lie')} in the hour that the clock of {self.zone} skipped: taken an hour later"
             )
         if self.twice:
             said.append(
-                f"{self.twice:,} times lie in the hour that the clock of {self.zone} showed twice:"
+                f"{of(self.twice, 'time lies', 'times lie')} in the hour that the clock of {self.zone} showed twice:"
                 " taken as the first, and as the second once they ran backwards"
             )
         return said

@@ -19,7 +19,7 @@ from lifecycle.simulation.moments import Clock, shown
 from lifecycle.simulation.recorded import number, place, unused
 from lifecycle.simulation.records import Workload
 from lifecycle.simulation.rows import Row, Table, table
-from lifecycle.simulation.spec import DAY, Parameter, WorkloadError
+from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, of
 from lifecycle.simulation.spec import number as a_number
 from lifecycle.simulation.stays import Stays
 from lifecycle.simulation.stretch import Days
@@ -81,7 +81,7 @@ def followed(
     found = visits.of_times(times, lambda _: stay.draw(chance), values["returns"], chance)
     if not found or found[-1].at < 0:
         raise WorkloadError(f"{name}: so few are there that nobody comes; raise users=")
-    said += stretch.evening(found, days)
+    said += [*stretch.evening(found, days), *stretch.odd(days)]
     return Workload(name, found, days.start_ms, (), tuple(said), until=days.length)
 
 
@@ -105,7 +105,11 @@ def order(rows: Table, series: Series) -> list[str]:
             raise rows.error(row, "at", f"line {seen[at]} is of the same moment; keep one of them")
         seen[at] = row.line
     wrong = sum(b < a for (a, _), (b, _) in itertools.pairwise(series))
-    return [f"{wrong:,} rows were out of order and were sorted"] if wrong else []
+    return (
+        [of(wrong, "row was out of order and was sorted", "rows were out of order and were sorted")]
+        if wrong
+        else []
+    )
 
 
 def _bridged(part: Sequence[tuple[float, float]], days: Days) -> list[str]:

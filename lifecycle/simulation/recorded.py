@@ -27,7 +27,7 @@ from lifecycle.simulation import stays, stretch
 from lifecycle.simulation.moments import Clock, is_time
 from lifecycle.simulation.records import Visit, Workload
 from lifecycle.simulation.rows import Row, Table, table
-from lifecycle.simulation.spec import Parameter, WorkloadError
+from lifecycle.simulation.spec import Parameter, WorkloadError, of
 from lifecycle.simulation.stays import Stays
 
 COLUMNS = ("at", "seconds", "until", "user", "priority")
@@ -49,6 +49,7 @@ class Came:
 def workload(name: str, file: str, text: str, values: Mapping[str, Any], seed: int) -> Workload:
     """The workload of a file's text. seed: of stays that it does not say."""
     rows = table(file, text, "at", is_time)
+    _no_events(rows)
     repairs = unused(rows, COLUMNS, "at")
     clock = Clock(values["zone"] or UTC)
     came = [_came(rows, row, clock) for row in rows.rows]
@@ -74,6 +75,18 @@ def workload(name: str, file: str, text: str, values: Mapping[str, Any], seed: i
     return stretch.workload(name, visits, days, repairs)
 
 
+def _no_events(rows: Table) -> None:
+    """Each of them would be read as a visit. Raises WorkloadError."""
+    for row in rows.rows:
+        if {"type", "workspaceId"} <= row.values.keys():
+            raise rows.error(
+                row,
+                "type",
+                "it is an event of GET /api/events, and no visit; is it an events: file?"
+                " write events: in place of recorded:",
+            )
+
+
 def unused(rows: Table, known: tuple[str, ...], needed: str) -> list[str]:
     """Says which columns are not used. Raises WorkloadError if one is probably a known one misspelt, or one is missing."""
     others = [name for name in rows.columns if name not in known]
@@ -87,7 +100,8 @@ def unused(rows: Table, known: tuple[str, ...], needed: str) -> list[str]:
             )
     if needed not in rows.columns:
         raise WorkloadError(
-            f"{rows.file}:{line}:1: there is no column {needed}; known ones are {', '.join(known)}"
+            f"{rows.file}:{line}:1: there is no column {needed}; known ones are {', '.join(known)};"
+            " name it so, or add it"
         )
     return [f"columns that are not used: {', '.join(f'{n:.40}' for n in others)}"] if others else []
 
@@ -168,7 +182,11 @@ def _priority(rows: Table, row: Row) -> str:
 
 def _order(came: list[Came]) -> list[str]:
     wrong = sum(b.at_ms < a.at_ms for a, b in itertools.pairwise(came))
-    return [f"{wrong:,} rows were out of order and were sorted"] if wrong else []
+    return (
+        [of(wrong, "row was out of order and was sorted", "rows were out of order and were sorted")]
+        if wrong
+        else []
+    )
 
 
 def _stays(came: list[Came]) -> list[str]:
@@ -177,5 +195,12 @@ def _stays(came: list[Came]) -> list[str]:
         said.append("it does not say how long people stayed: stays are drawn (stay=, sigma=)")
     short = sum(c.seconds is not None and c.seconds < 1 for c in came)
     if short:
-        said.append(f"{short:,} stays of less than a second were taken as one second")
+        said.append(
+            of(
+                short,
+                "stay of less than a second was taken",
+                "stays of less than a second were taken",
+            )
+            + " as one second"
+        )
     return said

@@ -5,29 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from lifecycle.simulation.records import Workload
-from lifecycle.simulation.summary import PERCENTS, Mean, Summary, least_share
+from lifecycle.simulation.records import Visit, Workload
+from lifecycle.simulation.spec import of
+from lifecycle.simulation.summary import PERCENTS, Mean, Summary
 
 PROMISE = "promise"
 """The policy whose figure is a promise: the share of arrivals that may have to wait."""
 
+PROMISING = (PROMISE, "moving")
+"""All policies whose figure is that; of 0, where warm slots alone are kept, nothing is promised."""
+
 _NUMBER = re.compile(r"[\d,.]+")
 
 
-def heading(workload: Workload, seeds: int) -> list[str]:
-    """Of which visits, and what was mended."""
-    users = len({visit.user for visit in workload.visits})
-    days = max((visit.at for visit in workload.visits), default=0.0) // 86_400 + 1
+def heading(workload: Workload, seeds: int, days: int | None = None) -> list[str]:
+    """Of which visits, and what was mended. days: that were asked for; None: until the last one comes."""
+    visits = counted_visits(workload)
+    users = of(len({visit.user for visit in visits}), "user", "users")
+    days = days or int(max((visit.at for visit in visits), default=0.0) // 86_400) + 1
+    before = len(workload.visits) - len(visits)
     lines = [
-        f"{workload.name}: {len(workload.visits):,} visits of {users:,} users in {days:.0f} day{'s' * (days > 1)},"
-        f" {seeds} seed{'s' * (seeds > 1)}"
+        f"{workload.name}: {of(len(visits), 'visit', 'visits')} of {users} in {of(days, 'day', 'days')},"
+        f" {of(seeds, 'seed', 'seeds')}"
+        + (f"; {before:,} before it, not counted" if before else "")
     ]
     for peak in workload.peaks:
         seconds = (peak.at_ms - workload.start_ms) / 1000
-        lines.append(
-            f"  declared: {peak.users:,} come around {clock(seconds)} {peak.name}".rstrip()
-        )
+        lines.append(f"  declared: {peak.users:,} around {clock(seconds)} {peak.name}".rstrip())
     return lines + [f"  note: {repair}" for repair in workload.repairs]
+
+
+def counted_visits(workload: Workload) -> list[Visit]:
+    """Those that are not of the evening before."""
+    return [visit for visit in workload.visits if visit.at >= workload.counted_from]
 
 
 def main_table(rows: Sequence[Summary], means: Mapping[str, str]) -> list[str]:
@@ -95,7 +105,7 @@ def hours_table(rows: Sequence[Summary]) -> list[str]:
         )
         for hour in hours
     ]
-    marked = [row for row in rows if row.policy == PROMISE]
+    marked = any(promised(row) for row in rows)
     legend = "  !: more than was promised, and not by chance" if marked else ""
     return [
         "Who had to wait, by the hour of their coming",
@@ -106,22 +116,28 @@ def hours_table(rows: Sequence[Summary]) -> list[str]:
 
 def _share(row: Summary, hour: int) -> str:
     came, waited = row.hours.get(hour, (0, 0))
-    broken = row.policy == PROMISE and row.figure is not None and hour in row.beyond(row.figure)
+    promise = promised(row)
+    broken = promise is not None and hour in row.beyond(promise)
     return f"{waited / came * 100:.2f} %{'!' if broken else ' '}" if came else "- "
+
+
+def promised(row: Summary) -> float | None:
+    """The share that may wait; None: nothing is promised."""
+    return (row.figure or None) if row.policy in PROMISING else None
 
 
 def promises(rows: Iterable[Summary]) -> list[str]:
     """Whether each promise was kept, over the whole time."""
     lines = []
     for row in rows:
-        if row.policy != PROMISE or row.figure is None:
+        if (promise := promised(row)) is None:
             continue
         share = 1.0 - row.warm.value
-        certain = least_share(len(row.waits), row.arrivals) > row.figure
-        kept = "not kept" if certain else "kept" if share <= row.figure else "kept, but for chance"
-        late = ", ".join(f"{hour:02}" for hour in row.beyond(row.figure))
+        certain = row.certain(len(row.waits), row.arrivals) > promise
+        kept = "not kept" if certain else "kept" if share <= promise else "kept, but for chance"
+        late = ", ".join(f"{hour:02}" for hour in row.beyond(promise))
         lines.append(
-            f"{row.label}: at most {row.figure * 100:g} % may wait, {share * 100:.2f} % did: {kept}"
+            f"{row.label}: at most {promise * 100:g} % may wait, {share * 100:.2f} % did: {kept}"
             + (f"; not within these hours: {late}" if late else "")
         )
     return lines

@@ -2,9 +2,10 @@
 
 | field                          | holds                                                                       |
 |--------------------------------|-----------------------------------------------------------------------------|
-| `version`                      | of this format: 1; it grows when a field changes its meaning                |
-| `workload`                     | `name`, `visits`, `users`, `startMs`, `peaks`, `repairs`                    |
-| `cloud`, `settings`            | what was simulated with, as the command's flags are named                   |
+| `version`                      | of this format: 2; it grows when a field changes its meaning                |
+| `workload`                     | `name`, `startMs`, `peaks`, `repairs`; `visits`, and their `users`, that are counted; `before`: visits of the evening before, which are not |
+| `settings`                     | what was simulated with, as the command's flags are named                   |
+| `cloud`                        | the same; but `fails` is of `--failures`, `burst` and `rate` of `--api-burst` and `--api-rate`, `refusals` of `--no-capacity` (in seconds since the first day began); `spread`, `notice`, `priceStopped` have no flag |
 | `policies`                     | one row for each policy at each figure, over all seeds                      |
 | `policies[].figure`            | what it was set to; `null` if it has none                                   |
 | `policies[].warm` and its like | `{"mean", "margin"}`; margin: 95 % either way, `null` of one seed           |
@@ -21,9 +22,10 @@ from dataclasses import asdict
 from typing import Any
 
 from lifecycle.simulation.records import Account, Cloud, Workload
+from lifecycle.simulation.report import counted_visits
 from lifecycle.simulation.summary import PERCENTS, Mean, Summary
 
-VERSION = 1
+VERSION = 2
 
 
 def results(
@@ -40,10 +42,12 @@ def results(
 
 
 def _workload(workload: Workload) -> dict[str, Any]:
+    visits = counted_visits(workload)
     return {
         "name": workload.name,
-        "visits": len(workload.visits),
-        "users": len({visit.user for visit in workload.visits}),
+        "visits": len(visits),
+        "before": len(workload.visits) - len(visits),
+        "users": len({visit.user for visit in visits}),
         "startMs": workload.start_ms,
         "peaks": [{_camel(k): v for k, v in asdict(peak).items()} for peak in workload.peaks],
         "repairs": list(workload.repairs),

@@ -61,6 +61,10 @@ class Asked:
 def asked(text: str) -> Asked:
     """What a specification says. Raises WorkloadError."""
     name, _, rest = text.strip().partition(":")
+    if not name:
+        raise WorkloadError(
+            "the workload has no name; write NAME or NAME:PARAMETER=VALUE, as in diurnal:users=1500"
+        )
     file, *pairs = _PARAMETER.split(f",{rest}" if re.match(r"[a-z][a-z-]*=", rest) else rest)
     values: dict[str, str] = {}
     for key, _, value in (pair.partition("=") for pair in pairs):
@@ -76,6 +80,11 @@ def meant(word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word, names, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{word:.60}; {hint}there are: {', '.join(names) or 'none'}"
+
+
+def of(count: int, one: str, many: str) -> str:
+    """ "1 visit", "1,200 visits" """
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def number(low: float, high: float) -> Callable[[str], float]:

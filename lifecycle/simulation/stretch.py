@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, tzinfo
 
 from lifecycle.simulation.moments import days_between, midnight_ms, shown
 from lifecycle.simulation.records import BEFORE, Visit, Workload
-from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, calendar, whole, zone
+from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, calendar, of, whole, zone
 from lifecycle.simulation.visits import largest_gaps, merged
 
 MOST_DAYS = 31
@@ -80,7 +81,9 @@ def chosen(
     found = Days(start, end, where)
     if not any(found.counts(at) for at in times_ms):
         which = f"{first.date()}" if days == 1 else f"{days} days from {first.date()}"
-        raise WorkloadError(f"{source}: nothing happened on {which}; it has {there}")
+        raise WorkloadError(
+            f"{source}: nothing happened on {which}; it has {there}: choose of them with day="
+        )
     return found
 
 
@@ -95,9 +98,14 @@ def workload(name: str, visits: Sequence[Visit], days: Days, repairs: Sequence[s
     said = list(repairs)
     if overlapping:
         said.append(
-            f"{overlapping:,} visits overlapped another of the same user and were taken as one with it"
+            of(
+                overlapping,
+                "visit overlapped another of the same user and was",
+                "visits overlapped another of the same user and were",
+            )
+            + " taken as one with it"
         )
-    said += [*evening(whole_visits, days), *gaps(whole_visits, days)]
+    said += [*evening(whole_visits, days), *odd(days), *gaps(whole_visits, days)]
     return Workload(name, whole_visits, days.start_ms, (), tuple(said), until=days.length)
 
 
@@ -115,7 +123,22 @@ def evening(visits: Sequence[Visit], days: Days) -> list[str]:
         return []
     since = shown(days.early_ms, days.zone)
     return [
-        f"the evening before ({early:,} visits since {since}) fills the pool and is not counted"
+        f"the evening before ({of(early, 'visit', 'visits')} since {since}) fills the pool and is not counted"
+    ]
+
+
+def odd(days: Days) -> list[str]:
+    """Days on which clocks change, in words: what counts seconds since midnight is not what the clock showed."""
+    first = datetime.fromtimestamp(days.start_ms / 1000, days.zone).replace(tzinfo=None)
+    count = round((days.end_ms - days.start_ms) / 1000 / DAY)
+    begins = [
+        (first + timedelta(n)).replace(tzinfo=days.zone).timestamp() for n in range(count + 1)
+    ]
+    return [
+        f"{(first + timedelta(n)).date()} has {(b - a) / 3600:g} hours, as clocks change: times such as 09:12 count"
+        " hours since midnight, on it and after it"
+        for n, (a, b) in enumerate(itertools.pairwise(begins))
+        if b - a != DAY
     ]
 
 

@@ -39,7 +39,7 @@ def mean(values: Sequence[float]) -> Mean:
     return Mean(fmean(values), t * stdev(values) / math.sqrt(len(values)))
 
 
-def least_share(count: int, among: int) -> float:
+def least_share(count: float, among: float) -> float:
     """The lowest share that `count` of `among` may stand for, at 95 % (Wilson's interval)."""
     if not among:
         return 0.0
@@ -57,9 +57,10 @@ def percentile(ordered: Sequence[float], percent: float, zeros: int = 0) -> floa
 
 @dataclass(frozen=True)
 class Summary:
-    """accounts: one of each seed, at least one."""
+    """accounts: one of each seed, at least one. repeats: how many of them have the same visits: 1, or all."""
 
     accounts: Sequence[Account]
+    repeats: int = 1
 
     @property
     def policy(self) -> str:
@@ -122,10 +123,15 @@ class Summary:
         found = [account.hours.get(hour, (0, 0)) for account in self.accounts]
         return sum(arrivals for arrivals, _ in found), sum(waited for _, waited in found)
 
+    def certain(self, waited: int, came: int) -> float:
+        """The lowest share of those who wait that chance leaves open. People who come again with every seed are no
+        further witnesses: they count once."""
+        return least_share(waited / self.repeats, came / self.repeats)
+
     def beyond(self, promise: float) -> list[int]:
         """Hours in which more had to wait than was promised, and not by chance."""
         return [
-            h for h, (came, waited) in self.hours.items() if least_share(waited, came) > promise
+            h for h, (came, waited) in self.hours.items() if self.certain(waited, came) > promise
         ]
 
     @cached_property
@@ -139,11 +145,12 @@ class Summary:
         return [f"seed {a.seed}: {what}" for a in self.accounts for what in a.violations]
 
 
-def summaries(accounts: Iterable[Account]) -> list[Summary]:
-    """By policy and figure, in the order in which accounts come."""
+def summaries(accounts: Iterable[Account], same_visits: bool = False) -> list[Summary]:
+    """By policy and figure, in the order in which accounts come. same_visits: whatever the seed."""
     order: dict[tuple[str, float | None], int] = {}
     rows = list(accounts)
     for account in rows:
         order.setdefault((account.policy, account.setting), len(order))
     rows.sort(key=lambda a: (order[a.policy, a.setting], a.seed))
-    return [Summary(list(group)) for _, group in groupby(rows, lambda a: (a.policy, a.setting))]
+    groups = [list(group) for _, group in groupby(rows, lambda a: (a.policy, a.setting))]
+    return [Summary(group, len(group) if same_visits else 1) for group in groups]

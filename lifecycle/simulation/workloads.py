@@ -82,7 +82,7 @@ def text_of(file: str) -> str:
         raise WorkloadError(f"{file}: it cannot be read ({reason}); correct the path") from None
     except UnicodeDecodeError as error:
         raise WorkloadError(
-            f"{file}: it is no text in UTF-8 (byte {error.start}); save it as that"
+            f"{file}: it is no text in UTF-8 (byte {error.start}); save it as UTF-8, as iconv -t UTF-8 does"
         ) from None
 
 

@@ -47,7 +47,8 @@ def test_one_policy(run: Any) -> None:
     assert code == 0, err
     lines = out.splitlines()
     assert lines[0].startswith("diurnal:users=20: ")
-    assert lines[0].endswith(" in 1 day, 1 seed")
+    assert " in 1 day, 1 seed; " in lines[0]
+    assert lines[0].endswith(" before it, not counted")
     assert lines[2].split()[:3] == ["POLICY", "FIGURE", "WARM"]
     assert lines[3].split()[:2] == ["promise", "0.01"]
     assert "promise: its figure is the share of arrivals that may wait" in out
@@ -118,7 +119,7 @@ def test_what_is_given_arrives(run: Any, tmp_path: Path) -> None:
     assert found["cloud"]["spotHours"] == 12
     assert [peak["users"] for peak in found["workload"]["peaks"]] == [3000, 5]
     assert (found["policies"][0]["figure"], found["runs"][0]["seed"]) == (0.02, 7)
-    assert "declared: 5 come around 23:50" in out
+    assert "declared: 5 around 23:50" in out
     assert "COST" in out
 
 
@@ -135,11 +136,13 @@ def test_explain(run: Any) -> None:
         (["diurnl"], "error: there is no workload diurnl; did you mean diurnal?"),
         (["diurnal:users=-1"], "error: diurnal: users=-1 must be a number from 1 to 1e+06"),
         ([DAY, "--policy", "promse"], "error: --policy: there is no policy promse; did you mean promise? there are: ceil, fixed, promise"),
-        ([DAY, "--policy", "promise=high"], "error: --policy promise=high: high is no number from 0 to 100\n  its figure is the share"),
-        ([DAY, "--policy", "promise="], "error: --policy promise=: nothing is no number"),
+        ([DAY, "--policy", "promise=high"], "error: --policy promise=high: must be a valid number"),
+        ([DAY, "--policy", "promise="], "error: --policy promise=: must be a valid number"),
         ([DAY, "--policy", "ceil=nan"], "error: --policy ceil=nan: nan is no number"),
-        ([DAY, "--policy", "promise=-0.1"], "error: --policy promise=-0.1: -0.1 is no number from 0 to 100\n"),
-        ([DAY, "--policy", "promise=inf"], "error: --policy promise=inf: inf is no number from 0 to 100\n"),
+        ([DAY, "--policy", "promise=-0.1"], "error: --policy promise=-0.1: must be greater than or equal to 0\n  it is the share of arrivals"),
+        ([DAY, "--policy", "promise=inf"], "error: --policy promise=inf: must be a finite number\n"),
+        ([DAY, "--policy", "promise=0.51"], "error: --policy promise=0.51: must be less than or equal to 0.5\n"),
+        ([DAY, "--policy", "ceil=1e9"], "error: --policy ceil=1e9: 1e9 is no number from 0 to 100\n  its figure is slots kept free"),
         ([DAY, "--policy", "fixed=5"], "error: --policy fixed=5: fixed has no figure\n  write --policy fixed"),
         (
             [DAY, "--sweep", "--policy", "ceil=5"],
@@ -177,20 +180,26 @@ def test_explain(run: Any) -> None:
                 [DAY, "--policy", "ceil", flag, "9", "--prices", PRICES],
                 f"error: {flag} is of the policies promise and moving, and neither is simulated\n  add --policy promise\n",
             )
-            for flag in ("--warm-slots", "--wait-cost", "--move-after")
+            for flag in ("--warm-slots", "--wait-cost", "--standby-machines", "--move-after")
         ),
         ([DAY, "--wait-cost", "-1"], "Invalid value for '--wait-cost': '-1' is no number from 0 to 1e+09."),
-        ([DAY, "--peak", "09:00"], "error: --peak 09:00: it must be a time and how many come\n  as in --peak 09:00=3000"),
+        ([DAY, "--peak", "09:00"], "error: --peak 09:00: it must be a time and for how many slots are held\n  as in --peak 09:00=3000"),
         ([DAY, "--peak", "09:00=many"], "error: --peak 09:00=many: it must be"),
         ([DAY, "--peak", "nine=30"], "error: --peak nine: must be a time"),
         ([DAY, "--peak", "2d09:00=30"], "error: --peak 2d09:00 is after everybody has come (the last one at 23:"),
+        ([DAY, "--explain", "2d09:00"], "error: --explain 2d09:00 is after the last day: the workload has 1 day\n  name a time"),
+        (
+            ["diurnal:users=20,days=2", "--no-capacity", "08:00-09:00", "--no-capacity", "3d08:00-3d09:00"],
+            "error: --no-capacity 3d08:00 is after the last day: the workload has 2 days\n",
+        ),
+        ([""], "error: the workload has no name; write NAME or"),
         ([DAY, "--boot", "nan"], "Invalid value for '--boot': 'nan' is no number above 0 and below 1e+09."),
         ([DAY, "--api-rate", "0"], "Invalid value for '--api-rate': '0' is no number above 0 and below 1e+09."),
         ([DAY, "--spot-hours", "inf"], "Invalid value for '--spot-hours': 'inf' is no number from 0 to 1e+09."),
         ([DAY, "--slots", "0"], "Invalid value for '--slots': '0' is no whole number from 1 to 1e+06."),
         ([DAY, "--slots", "2.5"], "Invalid value for '--slots': '2.5' is no whole number"),
         ([DAY, "--failures", "2"], "Invalid value for '--failures': '2' is no number from 0 to 1."),
-        ([DAY, "--wait-probability", "1"], "Invalid value for '--wait-probability': '1' is no number above 0 and below 1."),
+        ([DAY, "--wait-probability", "1"], "error: --wait-probability 1: must be less than or equal to 0.5\n"),
         ([DAY, "--seeds", "0"], "Invalid value for '--seeds'"),
         ([], "Missing argument 'WORKLOAD'"),
     ],
@@ -233,7 +242,10 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
     (tmp_path / "file").touch()
     code, out, err = run(DAY, "--json", str(tmp_path / "file" / "results.json"))
     assert (code, out) == (1, "")
-    assert "results.json: cannot write there (" in err
+    assert (
+        f"results.json: cannot write there ({tmp_path / 'file'} is a file)\n  name another" in err
+    )
+    assert "file is a file)" in run(DAY, "--json", str(tmp_path / "file" / "in" / "it.json"))[2]
     assert "cannot write there, it is a directory" in run(DAY, "--json", str(tmp_path))[2]
 
 
@@ -247,7 +259,7 @@ def test_plots(run: Any, tmp_path: Path) -> None:
 
 def test_a_broken_promise_of_safety_is_a_failure(run: Any) -> None:
     code, _, err = run(DAY, "--hangs", "0.6")
-    assert code == 1
+    assert code == command.BROKEN == 3
     assert "warning: promise 0.01, seed 1: a machine in use was removed" in err
 
 
@@ -265,6 +277,25 @@ def test_ctrl_c_ends_it_cleanly(run: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert "Traceback" not in err
 
 
+def test_ctrl_c_while_it_loads_ends_it_the_same(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(command, "simulator", interrupted)
+    assert run(DAY) == (130, "stopped; nothing was written\n", "")
+
+
+def test_ctrl_c_before_a_command_began_is_no_error(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__, "cloud_of", interrupted)
+    assert run(DAY) == (130, "", "")
+
+
 def test_defaults_are_those_of_serve() -> None:
     serve = Settings()
     same = SETTINGS.keys() - {"max_machines"}  # what a day needs is what is asked
@@ -275,6 +306,18 @@ def test_defaults_are_those_of_serve() -> None:
 
 def test_every_flag_of_the_cloud_is_a_field_of_it() -> None:
     assert {name for name, _, _ in CLOUD.values()} <= set(Cloud.__dataclass_fields__)
+
+
+def test_shares_that_serve_takes_are_taken(run: Any) -> None:
+    """0: warm slots alone. It promises nothing, so that nothing is broken."""
+    for share in ("0", "0.5"):
+        code, out, err = run(DAY, "--wait-probability", share, "--policy", f"promise={share}")
+        assert (code, "say the same differently" in err) == (2, True)
+        code, out, err = run(DAY, "--wait-probability", share)
+        assert code == 0, err
+        assert f"promise {share}" in out
+        assert ("may wait, " in out) == (share != "0")
+        assert ("%!" in out) is False
 
 
 def test_figures_are_simulated_once() -> None:
@@ -375,6 +418,19 @@ def test_where_a_wait_costs_more_than_slots_fewer_may_wait_than_promised(
     assert told
 
 
+def test_seeds_that_have_the_same_visits_are_said(real: Any, three: str, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn.csv"
+    drawn.write_text("at\n2026-11-23T08:10:00Z\n2026-11-23T08:20:00Z\n")
+    words = "note: all seeds have the same visits: ±"
+    for workload, seeds, same in (
+        (three, "2", True),
+        (three, "1", False),
+        (f"recorded:{drawn}", "2", False),
+    ):
+        _, out, _ = real(workload, "--policy", "ceil", "--seeds", seeds, "--jobs", "1")
+        assert (words in out) == same
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -384,8 +440,10 @@ def test_where_a_wait_costs_more_than_slots_fewer_may_wait_than_promised(
         ),
         (["--plans", "/none.toml"], "error: --plans /none.toml: it cannot be read"),
         (["--prices", "/none.toml"], "error: --prices /none.toml: it cannot be read"),
-        (["--no-capacity", "nine"], "error: --no-capacity nine: must be a time such as 09:12"),
-        (["--no-capacity", "09:00"], "error: --no-capacity"),
+        (["--no-capacity", "nine"], "error: --no-capacity nine: it must be two times, FROM-TO\n  as in --no-capacity 08:20-08:50\n"),
+        (["--no-capacity", "9"], "error: --no-capacity 9: it must be two times"),
+        (["--no-capacity", "09:00-"], "error: --no-capacity 09:00-: nothing must be a time such as 09:12"),
+        (["--no-capacity", "09:00-ten"], "error: --no-capacity 09:00-ten: ten must be a time such as 09:12"),
         (["--no-capacity", "09:00-08:00"], "error: --no-capacity 09:00-08:00: ends before it begins"),
     ],
 )  # fmt: skip
@@ -404,6 +462,6 @@ def test_a_promise_that_the_engine_sees_broken_is_told(
     monkeypatch.setattr(CloudModel, "taken_back_at", lambda self, machine, now: now + 60.0)
     monkeypatch.setattr("lifecycle.moving.steps", lambda *_: [])
     code, _, err = real(three, "--policy", "ceil")
-    assert code == 1
+    assert code == command.BROKEN
     assert "warning: ceil, seed 1: m-" in err
     assert "was taken away with sessions on it" in err

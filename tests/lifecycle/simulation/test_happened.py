@@ -52,7 +52,7 @@ def test_a_visit_lasts_while_there_are_sessions() -> None:
     workload = read(events)
     assert minutes(workload) == [(1, 0, 8), (3, 1, 7), (20, 0, 1)]
     assert workload.repairs == (
-        "1 visits overlapped another of the same user and were taken as one with it",
+        "1 visit overlapped another of the same user and was taken as one with it",
     )
     lines = "\n".join(map(json.dumps, events))  # as `ide-gateway events -o json` prints them
     assert read_text(lines) == workload
@@ -127,7 +127,7 @@ def test_without_sessions_starts_and_stops_tell() -> None:
         ('[{"type": "session.opened", "at": "now"}]', "day.json:1:35: at must be a number, not 'now'; correct it"),
         ('[{"type": "session.opened", "at": 5000}]', "day.json:1:35: at must be milliseconds since 1970"),
         (f'[{{"type": "session.opened", "at": {NINE_MS}, "sessionId": 7}}]', "sessionId must be text, not 7"),
-        (json.dumps([event(0, "machine.ready")]), "there are no visits among its 1 events of 2025-11-24"),
+        (json.dumps([event(0, "machine.ready")]), "there are no visits among its 1 event of 2025-11-24"),
         ('{"error": {"code": "unauthorized"}}', "it is no event of GET /api/events"),
         ('[{"type": ', "it is no JSON"),
     ],

@@ -42,7 +42,7 @@ def test_it_is_scaled_to_its_highest_value() -> None:
     [
         (series(50, 60, 55), "nobody is there before 2025-11-24 09:00: who was, 50, comes until the next moment"),
         (series(0, 90, 0, 1, step=600), "at 2 of its moments it falls faster than people leave"),
-        (series(0, 9, 8).replace(str(NINE + 7200), str(NINE - 3600)), "1 rows were out of order and were sorted"),
+        (series(0, 9, 8).replace(str(NINE + 7200), str(NINE - 3600)), "1 row was out of order and was sorted"),
         (
             "at,users\n" + "".join(f"{NINE + n * 3600},{n}\n" for n in (0, 1, 2, 3, 9)),
             "a gap of 6.0 h from 2025-11-24 12:00: people are taken to come evenly in it",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from lifecycle.simulation import engine, recorded
+from lifecycle.simulation import engine, recorded, stretch
 from lifecycle.simulation.records import Workload
 from lifecycle.simulation.spec import Asked, WorkloadError
 from tests.lifecycle.simulation.timeline import CLOUD, trial
 
+BERLIN = ZoneInfo("Europe/Berlin")
 MONDAY_MS = 1_763_942_400_000  # 24 November 2025, 00:00 UTC
 
 
@@ -58,15 +61,15 @@ def as_lines(at: Any) -> str:
         (as_lines(1_763_974_800), "times were read as seconds since 1970"),
         (as_lines("2025-11-24T09:00:00Z"), ""),
         (f"[{as_lines('2025-11-24T09:00:00Z')}]".replace("}\n{", "},\n{"), ""),
-        ("at,seconds\n2025-11-24 09:00,5", "1 times without a zone were read as UTC (zone=… says otherwise)"),
+        ("at,seconds\n2025-11-24 09:00,5", "1 time without a zone was read as UTC (zone=… says otherwise)"),
         ("at\n2025-11-24T09:00:00Z", "it does not say how long people stayed: stays are drawn (stay=, sigma=)"),
         ("2025-11-24T09:00:00Z\n2025-11-24T09:01:00Z", "it does not say how long people stayed: stays are drawn (stay=, sigma=)"),
         ("at,seconds,mood\n2025-11-24T09:00:00Z,5,good", "columns that are not used: mood"),
-        ("at,seconds\n2025-11-24T09:00:00Z,0", "1 stays of less than a second were taken as one second"),
-        ("at,seconds\n2025-11-24T09:05:00Z,5\n2025-11-24T09:00:00Z,5", "1 rows were out of order and were sorted"),
+        ("at,seconds\n2025-11-24T09:00:00Z,0", "1 stay of less than a second was taken as one second"),
+        ("at,seconds\n2025-11-24T09:05:00Z,5\n2025-11-24T09:00:00Z,5", "1 row was out of order and was sorted"),
         (
             "at,seconds,user\n2025-11-24T09:00:00Z,600,ada\n2025-11-24T09:05:00Z,600,ada",
-            "1 visits overlapped another of the same user and were taken as one with it",
+            "1 visit overlapped another of the same user and was taken as one with it",
         ),
     ],
 )  # fmt: skip
@@ -94,6 +97,10 @@ NINE = "2025-11-24T09:00:00Z"
         ("# nothing\n", "day.csv:1:1: there are only comments in it; it needs a header and rows"),
         (HEAD, "day.csv:1:1: there are no rows in it; each visit needs one"),
         ("[]", "there is no column at"),
+        (
+            '{"type": "gateway.lost", "at": 1763942400000}\n{"at": 1763942400001, "type": "session.opened", "workspaceId": "w"}',
+            "day.csv:2:31: it is an event of GET /api/events, and no visit; is it an events: file?",
+        ),
         ("when,seconds\n1,2", "day.csv:1:1: there is no column at; known ones are at, seconds, until, user, priority"),
         ("at,secnods\n1,2", "day.csv:1:1: column secnods: did you mean seconds? rename it, or remove it"),
         ("at,at\n1,2", "day.csv:1:1: two columns are named at; rename one"),
@@ -233,7 +240,7 @@ def test_gaps_are_of_the_days_themselves() -> None:
     minutes = [-240, *range(0, 300, 10), *range(600, 900, 10)]
     text = "at,seconds\n" + "".join(f"{1_763_942_400 + 60 * m},60\n" for m in minutes)
     assert read(text, day="2025-11-24").repairs[1:] == (
-        "the evening before (1 visits since 2025-11-23 20:00) fills the pool and is not counted",
+        "the evening before (1 visit since 2025-11-23 20:00) fills the pool and is not counted",
         "a gap of 5.2 h from 2025-11-24 04:50 has no arrivals",
     )
 
@@ -261,8 +268,9 @@ def test_the_hour_that_the_clock_shows_twice() -> None:
 def test_the_hour_that_the_clock_skips() -> None:
     workload = berlin("2025-03-30T01:30", "2025-03-30T02:30", "2025-03-30T03:45")
     assert [v.at for v in workload.visits] == [5400.0, 9000.0, 9900.0]
-    assert workload.repairs[-1] == (
-        "1 times lie in the hour that the clock of Europe/Berlin skipped: taken an hour later"
+    assert workload.repairs[-2:] == (
+        "1 time lies in the hour that the clock of Europe/Berlin skipped: taken an hour later",
+        "2025-03-30 has 23 hours, as clocks change: times such as 09:12 count hours since midnight, on it and after it",
     )
 
 
@@ -277,6 +285,9 @@ def test_a_day_with_25_hours() -> None:
     text = "at,seconds\n2025-10-26T00:00:00+02:00,5\n2025-10-26T23:30:00+01:00,5\n"
     found = read(text, zone="Europe/Berlin", day="2025-10-26")
     assert [v.at for v in found.visits] == [0.0, 24.5 * 3600]
+    assert "2025-10-26 has 25 hours, as clocks change" in found.repairs[-1]
+    around = stretch.chosen([found.start_ms - 1, found.start_ms], BERLIN, date(2025, 10, 24), 4, "")
+    assert [said.partition(",")[0] for said in stretch.odd(around)] == ["2025-10-26 has 25 hours"]
 
 
 def test_stays_are_drawn_from_the_seed() -> None:

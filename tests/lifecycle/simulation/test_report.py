@@ -11,6 +11,7 @@ import pytest
 from lifecycle.peaks import Peak
 from lifecycle.simulation import report
 from lifecycle.simulation.explaining import explained
+from lifecycle.simulation.policies import OURS
 from lifecycle.simulation.records import Account, Cloud, Visit, Workload
 from lifecycle.simulation.results import results
 from lifecycle.simulation.summary import (
@@ -115,6 +116,28 @@ def test_waits_by_the_hour_against_the_promise() -> None:
     ]
 
 
+def test_all_who_promise_are_judged() -> None:
+    assert set(report.PROMISING) == set(OURS)
+    rows = summaries([account(policy="moving", hours={4: (400, 30)}, waits=[1.0] * 30)])
+    assert report.promises(rows) == [
+        "moving 0.01: at most 1 % may wait, 3.00 % did: not kept; not within these hours: 04"
+    ]
+    assert report.hours_table(rows)[2:] == [
+        "  04       400      7.50 %!", "  !: more than was promised, and not by chance",
+    ]  # fmt: skip
+    nothing = summaries([account(setting=0.0, hours={4: (400, 30)})])
+    assert report.promises(nothing) == []
+    assert report.hours_table(nothing)[2:] == ["  04       400    7.50 %"]
+
+
+def test_the_same_people_with_every_seed_are_one_witness() -> None:
+    ten = [account(seed=n, waits=[1.0] * 14, hours={9: (1000, 14)}) for n in range(10)]
+    (drawn,), (same,) = summaries(ten), summaries(ten, same_visits=True)
+    assert "1.40 % did: not kept; not within" in report.promises([drawn])[0]
+    assert report.promises([same]) == report.promises(summaries(ten[:1]))
+    assert report.promises([same])[0].endswith("1.40 % did: kept, but for chance")
+
+
 def test_chance_breaks_no_promise() -> None:
     close = summaries([account(waits=[1.0] * 11, hours={})])
     assert report.promises(close)[0].endswith("1.10 % did: kept, but for chance")
@@ -126,10 +149,19 @@ def test_the_heading_says_what_was_mended() -> None:
         "mine", visits, 0, (Peak(32_400_000, 3000, "exam"),), ("2 rows were sorted",)
     )
     assert report.heading(workload, 3) == [
-        "mine: 2 visits of 1 users in 2 days, 3 seeds",
-        "  declared: 3,000 come around 09:00 exam",
+        "mine: 2 visits of 1 user in 2 days, 3 seeds",
+        "  declared: 3,000 around 09:00 exam",
         "  note: 2 rows were sorted",
     ]
+
+
+def test_the_heading_counts_what_is_counted() -> None:
+    workload = Workload("mine", [Visit(-9, 0, 9), Visit(-5, 1, 9), Visit(5, 2, 9)], 0)
+    assert report.heading(workload, 1, 3) == [
+        "mine: 1 visit of 1 user in 3 days, 1 seed; 2 before it, not counted"
+    ]
+    found = results(workload, Cloud(), {}, summaries([account()]))["workload"]
+    assert (found["visits"], found["before"], found["users"]) == (1, 2, 1)
 
 
 def test_json() -> None:
@@ -138,7 +170,7 @@ def test_json() -> None:
     found = json.loads(
         json.dumps(results(workload, Cloud(spot_hours=3), {"idle_timeout": 60.0}, rows))
     )
-    assert (found["version"], found["workload"]["peaks"][0]["atMs"]) == (1, 32_400_000)
+    assert (found["version"], found["workload"]["peaks"][0]["atMs"]) == (2, 32_400_000)
     assert (found["cloud"]["spotHours"], found["settings"]) == (3, {"idleTimeout": 60})
     (row,) = found["policies"]
     assert (row["policy"], row["figure"], row["seeds"]) == ("promise", 0.01, [1, 2])

@@ -31,7 +31,7 @@ def test_how_a_specification_is_read() -> None:
     [
         ("diurnl", "there is no workload diurnl; did you mean diurnal? there are: bikes, bursts"),
         ("day.csv", "for a file: recorded:day.csv"),
-        ("", "there is no workload ; there are:"),
+        ("", "the workload has no name; write NAME"),
         ("diurnal:usrs=5", "diurnal: no parameter usrs; did you mean users? there are: days, returns"),
         ("diurnal:users=many", "diurnal: users=many must be a number from 1 to 1e+06"),
         ("diurnal:users=nan", "diurnal: users=nan must be"),
@@ -75,7 +75,9 @@ def test_files_are_read(tmp_path: Path) -> None:
         assert found.visits
         assert found.name == text
     visits.write_bytes(b"at,seconds\n\xff\n")
-    with pytest.raises(WorkloadError, match=r"it is no text in UTF-8 \(byte 11\); save it as that"):
+    with pytest.raises(
+        WorkloadError, match=r"it is no text in UTF-8 \(byte 11\); save it as UTF-8"
+    ):
         workload(f"recorded:{visits}", 1)
     with pytest.raises(WorkloadError, match="it cannot be read"):
         workload(f"recorded:{tmp_path}", 1)
