@@ -24,6 +24,7 @@ CLOUD = {
     "hangs": ("hangs", "SHARE", "Of launches that nothing is heard of again."),
     "spot_hours": ("spot_hours", "HOURS", "Mean life of a machine until it is taken back; 0: for ever."),
     "price": ("price", "PRICE", "Of a machine, an hour."),
+    "price_stopped": ("price_stopped", "PRICE", "Of a stopped machine, an hour: its disk."),
 }  # fmt: skip
 """Flag → field of Cloud, what it is given in, help."""
 

@@ -26,7 +26,7 @@ from lifecycle.simulation.settings import Settings
 from lifecycle.simulation.spec import WorkloadError, asked, meant
 from lifecycle.simulation.workloads import kind_of
 
-OURS_ALONE = ("warm_slots", "wait_cost", "standby_machines", "move_after")
+OURS_ALONE = ("warm_slots", "wait_cost", "standby_machines")
 """Settings that no other policy goes by."""
 
 

@@ -76,7 +76,7 @@ def _axes(title: str, x: str, y: str) -> Iterator[tuple[Figure, Axes]]:
 
 def warm(rows: Sequence[Summary]) -> Figure:
     """Lower is fewer who wait, further left is fewer machines. Nobody at all is drawn as half an arrival."""
-    bound = rows[0].bound_hours or 1.0
+    bound = max(row.bound_hours for row in rows) or 1.0
     with _axes("Who waits, and with how many machines", "machine-hours over the bound", "arrivals that wait") as (
         figure, axes,
     ):  # fmt: skip

@@ -48,7 +48,7 @@ def main_table(rows: Sequence[Summary], means: Mapping[str, str]) -> list[str]:
         "MACHINE-HOURS", "OVER BOUND", *(["COST"] if priced else []),
     )  # fmt: skip
     cells = [_cells(row, priced) for row in rows]
-    bound = f"{rows[0].bound_hours:,.1f}"
+    bound = f"{max(row.bound_hours for row in rows):,.1f}"
     clairvoyant = ("(bound)", "", "", "", "", "", "", "", bound, "1.000", *([""] if priced else []))
     lines = aligned([head, *cells, clairvoyant])
     named = dict.fromkeys(row.policy for row in rows if row.figure is not None)
@@ -58,7 +58,7 @@ def main_table(rows: Sequence[Summary], means: Mapping[str, str]) -> list[str]:
         "",
         *notes,
         "  warm: served within a second. waited: those who were not. all: everybody. ±: 95 %, over seeds.",
-        "  bound: every arrival known ahead, and machines packed without a gap.",
+        "  bound: whoever holds a slot, packed without a gap; who waits is in none.",
     ]
 
 

@@ -5,7 +5,7 @@
 | `version`                      | of this format: 2; it grows when a field changes its meaning                |
 | `workload`                     | `name`, `startMs`, `peaks`, `repairs`; `visits`, and their `users`, that are counted; `before`: visits of the evening before, which are not |
 | `settings`                     | what was simulated with, as the command's flags are named                   |
-| `cloud`                        | the same; but `fails` is of `--failures`, `burst` and `rate` of `--api-burst` and `--api-rate`, `refusals` of `--no-capacity` (in seconds since the first day began); `spread`, `notice`, `priceStopped` have no flag |
+| `cloud`                        | the same; but `fails` is of `--failures`, `burst` and `rate` of `--api-burst` and `--api-rate`, `refusals` of `--no-capacity` (in seconds since the first day began); `spread`, `notice` have no flag |
 | `policies`                     | one row for each policy at each figure, over all seeds                      |
 | `policies[].figure`            | what it was set to; `null` if it has none                                   |
 | `policies[].warm` and its like | `{"mean", "margin"}`; margin: 95 % either way, `null` of one seed           |

@@ -180,7 +180,7 @@ def test_explain(run: Any) -> None:
                 [DAY, "--policy", "ceil", flag, "9", "--prices", PRICES],
                 f"error: {flag} is of the policies promise and moving, and neither is simulated\n  add --policy promise\n",
             )
-            for flag in ("--warm-slots", "--wait-cost", "--standby-machines", "--move-after")
+            for flag in ("--warm-slots", "--wait-cost", "--standby-machines")
         ),
         ([DAY, "--wait-cost", "-1"], "Invalid value for '--wait-cost': '-1' is no number from 0 to 1e+09."),
         ([DAY, "--peak", "09:00"], "error: --peak 09:00: it must be a time and for how many slots are held\n  as in --peak 09:00=3000"),
@@ -374,12 +374,12 @@ def test_a_day_through_the_engine(real: Any, three: str, tmp_path: Path) -> None
     assert code == 0, err
     assert "hpa: its figure is target utilisation (Kubernetes)" in out
     assert "08:10:02  want 1, have 0, launch 1\n" in out
-    assert "ceil: launched 1, refused 0" in out
+    assert "ceil: given back 1, launched 1, refused 0" in out
     found = json.loads(file.read_text())
     ceil, hpa = found["runs"]
     assert (ceil["visits"], ceil["arrivals"], ceil["violations"]) == (4, 3, [])
-    # From 08:10:02 until the decision after the last visit.
-    assert ceil["machineHours"] == pytest.approx((50 * 60) / 3600, abs=1e-3)
+    # From 08:10:02 until who left at 09:10 has been idle for an hour, and nobody was there for two minutes.
+    assert ceil["machineHours"] == pytest.approx((2 * 3600 + 120) / 3600, abs=2e-3)
     assert ceil["cost"] == pytest.approx(ceil["machineHours"] * 0.5)
     assert hpa["policy"] == "hpa"
 
