@@ -5,7 +5,7 @@
     ├── DependencyMissing    69   something this needs is not there: Redis, the gateway, a program
     └── TryAgain             75   busy just now: a taken port, a data directory in use
 
-A wrong command line ends with 2: click sees to that.
+A wrong command line ends with 2: click sees to that. `simulate` ends with 3 where a promise of safety was broken.
 """
 
 from __future__ import annotations
