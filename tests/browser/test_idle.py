@@ -18,7 +18,7 @@ FLAGS = (
     "--idle-timeout", str(IDLE), "--countdown", "5", "--idle-sweep-interval", "1",
     "--scale-interval", "0.5",
 )  # fmt: skip
-JOB = 25  # seconds that a kernel works
+JOB = 35  # seconds that a kernel works: seen at every other look, it has to be seen at work after it would have been idle
 LOOKS = 5  # seconds between two looks of an agent for jobs
 SLOW = 60_000  # milliseconds a page may take on a busy machine
 POLL = 11.0  # seconds: JupyterLab's slowest poll of a tab that is looked at comes every ten
