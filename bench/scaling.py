@@ -55,6 +55,7 @@ SMALL_CURVES: dict[str, tuple[float | None, ...]] = {
     "hpa": (0.9, 0.8),
 }
 RECORDED: dict[str, tuple[float | None, ...]] = {"moving": (0.001,), "promise": (0.001,)}
+PARKING = "parking:users=1500"
 BUCKET = Cloud(burst=1000, rate=2.0)
 HUGE, DAYS = "diurnal:users=3000,days=4", 4
 BAD_DAYS = (
@@ -162,10 +163,10 @@ def curves(
     moves = grid(spec, {"ceil+p": moved}, seeds, Cloud(), replace(PLAIN, move_after=MOVE_AFTER))
     others = simulated(moves, jobs, "ceil+p, moving")
     shown = {row.policy: row for row in rows if row.policy in SHOWN}  # each at its last figure
-    draw(rows, list(shown.values()), PLAIN.slots, PICTURES / name)
     title = f"`{spec} --warm-slots 0`, {seeds} seeds, boots of 60 s, idle timeout of an hour:"
     least = f"Machine-hours over the bound at which so many are served warm, `{spec}`, between the figures tried:"
     rows += others
+    draw(rows, list(shown.values()), PLAIN.slots, PICTURES / name)
     return "\n".join([compared(title, rows), "", below(least, rows, SHARES)])
 
 
@@ -343,11 +344,19 @@ def speed(seeds: int, jobs: int) -> str:
 def recorded(seeds: int, jobs: int) -> str:
     """Arrivals that happened, of packages whose data files are read."""
     text = []
-    days = [(f"{name}:users=1500", Settings()) for name in ("flights", "bikes", "parking")]
-    for spec, settings in [*days, ("parking:users=1500", Settings(warm_slots=20))]:
-        shown = f"{spec} --warm-slots {settings.warm_slots}" if settings != Settings() else spec
+    days: dict[str, list[Task]] = {
+        f"{name}:users=1500": grid(f"{name}:users=1500", RECORDED, seeds, Cloud(), Settings())
+        for name in ("flights", "bikes", "parking")
+    }
+    # It is known when it opens.
+    opens = (clock("07:30"), 30)
+    tasks = grid(PARKING, {"moving": (0.001,)}, seeds, Cloud(), Settings(move_after=300.0))
+    days[f"{PARKING} --move-after 300 --peak 07:30=30"] = [
+        replace(task, peaks=(opens,)) for task in tasks
+    ]
+    for shown, tasks in days.items():
         try:
-            found = simulated(grid(spec, RECORDED, seeds, Cloud(), settings), jobs)
+            found = simulated(tasks, jobs)
         except PackageMissing as error:
             text.append(f"`{shown}`: not measured. {error}\n")
             continue

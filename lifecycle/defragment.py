@@ -26,15 +26,12 @@ class Move:
 
 def movable(w: Workspace, sessions: int, before_ms: int, now_ms: int) -> bool:
     """Whether nobody is there who would be disturbed: no session, and none since before_ms; no activity since then,
-    no job, and nobody asked for it to stay. Who did not come back since the last move has moved enough: it stops
-    when it would have without."""
+    no job, and nobody asked for it to stay. It also runs since then: what has moved is left as long where it is."""
     if w.status is not WorkspaceStatus.RUNNING or sessions or w.job or w.pinned:
         return False
     if w.extend_until_ms > now_ms or max(w.left_at_ms, w.last_active_at_ms) > before_ms:
         return False
-    if any(at > before_ms for at in w.seen.values()):
-        return False
-    return any(at >= w.running_since_ms for kind, at in w.seen.items() if kind != "boot")
+    return w.running_since_ms <= before_ms and all(at <= before_ms for at in w.seen.values())
 
 
 def moves(

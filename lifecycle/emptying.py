@@ -31,8 +31,8 @@ _W, _M = WorkspaceStatus, MachineStatus
 EVERY = 10.0  # seconds between two looks for what can move
 QUIET_MAX = 1000  # that may move, of one look: those that were seen least lately are enough
 LOOKED_AT_MAX = 10_000
-"""Workspaces read for them. Those that stay where they are stand before the others for as long as they run: who moved
-and did not come back, who is connected and does nothing, who is pinned."""
+"""Workspaces read for them. Those that stay where they are stand before the others for as long as they run: who is
+connected and does nothing, who is pinned."""
 EMPTIED = "emptied: what runs there moves to machines in use"
 """Reason of a machine's drain."""
 CAME_BACK = "somebody came back to it"

@@ -48,6 +48,7 @@ def remember(facts: Facts, rule: Rule, memory: Memory, now_ms: int) -> Memory:
         burst=burst,
         tokens=min(burst, memory.tokens + rule.rate * seconds),
         bias=_learnt(facts, rule, memory, demand, seconds),
+        share=risks.shared(memory.share, memory.bound, facts.arrivals, demand.slow),
         came=came,
         waited=waited,
     )
@@ -60,7 +61,7 @@ def _learnt(
     does is always told."""
     if not rule.wait_probability:
         return memory.bias
-    told = facts.arrivals if memory.bound else 0
+    told = risks.told(facts.arrivals, memory.share) if memory.bound else 0
     bias = risks.learnt(
         memory.bias, memory.credit, rule.wait_probability, told, facts.waits, demand.slow
     )

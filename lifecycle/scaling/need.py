@@ -10,7 +10,7 @@ from lifecycle.peaks import Held, holding, usual_rate
 from lifecycle.scaling import demand as demands
 from lifecycle.scaling import risk as risks
 from lifecycle.scaling.capacity import Capacity, lead_time
-from lifecycle.scaling.demand import Demand
+from lifecycle.scaling.demand import Demand, Forecast
 from lifecycle.scaling.promise import slots_needed
 from lifecycle.scaling.records import Facts, Memory, Need, Rule
 
@@ -40,13 +40,22 @@ def needed(facts: Facts, rule: Rule, memory: Memory, capacity: Capacity) -> tupl
 
 def _need_over(seconds: float, facts: Facts, rule: Rule, memory: Memory) -> Need:
     """For a machine that is there after so many seconds."""
-    told = demands.forecast(_usual(memory), seconds)
     promised = _promised(rule, seconds)
     risk = risks.allowed(promised, memory.credit, memory.bias)
-    somebody = facts.users or rule.warm_slots or told.up >= NOBODY
-    free = slots_needed(risk, told.up, told.down, told.spread) if promised and somebody else 0
     peaks = _held(facts, rule, memory, seconds)
     held = sum(each.slots for each in peaks)
+
+    def free_for(told: Forecast) -> int:
+        somebody = facts.users or rule.warm_slots or told.up >= NOBODY
+        return slots_needed(risk, told.up, told.down, told.spread) if promised and somebody else 0
+
+    told = demands.forecast(_usual(memory), seconds)
+    free = free_for(told)
+    if memory.peaks:
+        # More come than were told of: never fewer slots than had nobody told of them.
+        everybody = demands.forecast(memory.demand, seconds)
+        if (more := free_for(everybody) - held) > free:
+            told, free = everybody, more
     wanted = -(-(facts.users + max(rule.warm_slots, free + held)) // rule.slots)
     return Need(
         machines=max(0, min(rule.max_machines, wanted)),

@@ -13,11 +13,14 @@ safer than that; and what is reckoned is not always what happens. Both correct t
 
 What is saved is reckoned against the promise with the bias in it, so that no moment is counted in both. Together they are
 bounded, and neither grows at the bound: what could not be spent today would be spent tomorrow, on whoever comes first.
+
+The promise is to all who come, and while more is there than it asks for hardly anybody waits: where that changes every few
+minutes, more of the others may.
 """
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, expm1
 
 CREDIT_S = 3600.0  # seconds over which the promise is kept
 CREDIT_MIN, CREDIT_MAX, GAIN = -1.0, 1.4, 2.0
@@ -31,6 +34,10 @@ LESSON, LESSON_S = 10.0, 1800.0
 BIAS_MIN, BIAS_REST = -2.0, 0.4
 """BIAS_REST: what stays of what was learnt. Lead times are a high quantile of boots, so fewer wait than is reckoned. A pool
 that begins takes the promise at its word: 0."""
+SHARE_S = 600.0
+"""Seconds of arrivals that the share of them is of: those of a night in which more was there than wanted are not made up for
+in the morning."""
+MADE_UP = 3.0  # times as many as promised may wait, at most, of those who come while no more is there than wanted
 
 
 def allowed(promised: float, credit: float, bias: float) -> float:
@@ -54,8 +61,21 @@ def credited(credit: float, bias: float, saving: float, seconds: float) -> float
     return min(CREDIT_MAX, max(CREDIT_MIN, found))
 
 
+def shared(share: float, bound: bool, came: int, rate: float) -> float:
+    """The share of those who came of late while no more was there than wanted, once so many more did. bound: whether
+    they came then. rate: of those who come, people a second."""
+    if not came:
+        return share
+    return share - (share - bound) * -expm1(-came / max(1.0, rate * SHARE_S))
+
+
+def told(came: int, share: float) -> float:
+    """As how many those count who came while no more was there than wanted: the others are promised to as well."""
+    return came * min(MADE_UP, 1 / share) if share else came * MADE_UP
+
+
 def learnt(
-    bias: float, credit: float, promised: float, came: int, waits: int, rate: float
+    bias: float, credit: float, promised: float, came: float, waits: int, rate: float
 ) -> float:
     """Bias, BIAS_MIN to MOST, once so many more came and so many found no free slot. rate: of those who come, people a
     second: many waits of a crowd say as much as a few of a small pool."""

@@ -27,13 +27,12 @@ from zoneinfo import ZoneInfo
 
 from lifecycle.simulation import arrivals, occupancy, stretch, visits
 from lifecycle.simulation.arrivals import Stretch
-from lifecycle.simulation.generated import MOST, STEP, bounded
+from lifecycle.simulation.generated import STEP, bounded
 from lifecycle.simulation.records import Visit, Workload
 from lifecycle.simulation.spec import Parameter, WorkloadError, calendar, whole
 from lifecycle.simulation.stays import Stays
 from lifecycle.simulation.stretch import MOST_DAYS, Days
-
-JITTER = 600.0  # seconds by which copies of a departure are moved, either way
+from lifecycle.simulation.visits import JITTER, MOST
 
 
 class PackageMissing(WorkloadError):

@@ -24,11 +24,9 @@ from lifecycle.simulation.arrivals import Stretch
 from lifecycle.simulation.records import BEFORE, Visit, Workload
 from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, clock, number, one_of, whole
 from lifecycle.simulation.stays import Stays
+from lifecycle.simulation.visits import MOST
 
 START_MS = 1_772_409_600_000  # Monday, 2 March 2026, 00:00 UTC
-
-MOST = 5_000_000
-"""Visits; more would take some GiB."""
 
 HOURS = (
     0.50, 0.36, 0.26, 0.18, 0.15, 0.17, 0.38, 0.66, 0.82, 0.83, 0.77, 0.77,

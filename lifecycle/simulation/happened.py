@@ -21,6 +21,7 @@ from lifecycle.simulation.spec import number as a_number
 
 PARAMETERS: Mapping[str, Parameter] = {
     **stretch.PARAMETERS,
+    **stretch.TIMES,
     "idle": Parameter(
         "idle timeout that was in force, where only stops were told of", a_number(0, 7 * DAY), 0.0
     ),
@@ -92,11 +93,11 @@ def workload(name: str, file: str, text: str, values: Mapping[str, Any], seed: i
             f"{file}: there are no visits among its {of(len(told), 'event', 'events')} of {days_between(times, UTC)}; it needs"
             " session.opened and session.closed, or workspace.queued and workspace.stopped"
         )
-    return _assembled(name, file, spans, values, repairs)
+    return _assembled(name, file, spans, values, repairs, seed)
 
 
 def _assembled(
-    name: str, file: str, spans: Spans, values: Mapping[str, Any], repairs: list[str]
+    name: str, file: str, spans: Spans, values: Mapping[str, Any], repairs: list[str], seed: int
 ) -> Workload:
     begins = [since for _, since, _ in spans.found]
     days = stretch.chosen(begins, values["zone"] or UTC, values["day"], values["days"], file)
@@ -110,7 +111,7 @@ def _assembled(
         for workspace, since, until in sorted(spans.found, key=lambda span: span[1])
         if days.has(since, (until - since) / 1000)
     ]
-    return stretch.workload(name, visits, days, repairs)
+    return stretch.workload(name, visits, days, repairs, values["times"], seed)
 
 
 def _events(file: str, text: str) -> list[Happened]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -32,6 +32,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = "osD^vXP"
 LINES = ("-", "--", ":", "-.")
 GREY = "#555555"
+FAR_OFF = 10.0  # times the least machine-hours beyond the bound
 POINTS = 2000  # of a line over the day; more cannot be seen
 
 _STYLE: dict[Any, Any] = {
@@ -77,29 +78,34 @@ def _axes(title: str, x: str, y: str) -> Iterator[tuple[Figure, Axes]]:
 def warm(rows: Sequence[Summary]) -> Figure:
     """Lower is fewer who wait, further left is fewer machines. Nobody at all is drawn as half an arrival."""
     bound = max(row.bound_hours for row in rows) or 1.0
-    with _axes("Who waits, and with how many machines", "machine-hours over the bound", "arrivals that wait") as (
+    with _axes("Who waits, and with how many machines", "machine-hours beyond the bound", "arrivals that wait") as (
         figure, axes,
     ):  # fmt: skip
         for number, (policy, group) in enumerate(groupby(rows, lambda row: row.policy)):
             found = sorted(group, key=lambda row: row.machine_hours.value)
-            axes.plot(
-                [row.machine_hours.value / bound for row in found],
-                [max(1 - row.warm.value, 0.5 / max(1, row.arrivals)) for row in found],
-                label=policy, **_look(number), markersize=7,
-            )  # fmt: skip
-            for row in found:
-                _name(axes, row, bound)
-        axes.axvline(1.0, color=GREY, linestyle="--", linewidth=1.5, label="bound")
-        _log_shares(axes)
+            places = [_place(row, bound) for row in found]
+            axes.plot(*zip(*places, strict=True), label=policy, **_look(number), markersize=7)
+            for row, place in zip(found, places, strict=True):
+                _name(axes, row, place)
+        beyond = [_place(row, bound)[0] for row in rows]
+        # One that is far off, such as a fixed pool, would press all others into a line.
+        if min(beyond) > 0 and max(beyond) > FAR_OFF * min(beyond):
+            _log_shares(axes, "x")
+        else:
+            axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1.5, label="bound")
+            axes.xaxis.set_major_formatter(_percent)
+        _log_shares(axes, "y")
     return figure
 
 
-def _name(axes: Axes, row: Summary, bound: float) -> None:
+def _place(row: Summary, bound: float) -> tuple[float, float]:
+    """Machine-hours beyond the bound, as a share of it, and the share who wait."""
+    waited = max(1 - row.warm.value, 0.5 / max(1, row.arrivals))
+    return row.machine_hours.value / bound - 1, waited
+
+
+def _name(axes: Axes, row: Summary, place: tuple[float, float]) -> None:
     if row.figure is not None:
-        place = (
-            row.machine_hours.value / bound,
-            max(1 - row.warm.value, 0.5 / max(1, row.arrivals)),
-        )
         axes.annotate(
             f"{row.figure:g}", place, (5, 5), textcoords="offset points", fontsize=9, color=GREY
         )
@@ -115,7 +121,7 @@ def waits(rows: Sequence[Summary]) -> Figure:
             look = {"color": _look(number)["color"], "linestyle": LINES[number % len(LINES)]}
             axes.plot(row.waits[::step] or [0], shares[::step] or [0.0], label=row.label, **look)
         if any(row.waits for row in rows):
-            _log_shares(axes)
+            _log_shares(axes, "y")
         axes.set_xlim(left=0)
     return figure
 
@@ -171,16 +177,23 @@ def _tick(length: float) -> float:
     return next((step for step in steps if length / step <= 9), steps[-1] * -(-length // 700_000))
 
 
-def _log_shares(axes: Axes) -> None:
+def _log_shares(axes: Axes, which: Literal["x", "y"]) -> None:
     """Shares by their order of magnitude, with marks between where there are few."""
-    axes.set_yscale("log")
-    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    for formatter in (axis.set_major_formatter, axis.set_minor_formatter):
         formatter(FuncFormatter(_percent))
 
 
 def _look(number: int) -> dict[str, Any]:
-    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+    """Of a curve; beyond as many as there are colours, lines are broken."""
+    every = len(COLOURS)
+    return {
+        "color": COLOURS[number % every],
+        "marker": MARKERS[number % every],
+        "linestyle": LINES[number // every % len(LINES)],
+    }
 
 
 def _percent(share: float, _: object) -> str:

@@ -33,7 +33,11 @@ from lifecycle.simulation.stays import Stays
 COLUMNS = ("at", "seconds", "until", "user", "priority")
 LONGEST = 7 * 86_400.0
 
-PARAMETERS: Mapping[str, Parameter] = {**stretch.PARAMETERS, **stays.PARAMETERS}
+PARAMETERS: Mapping[str, Parameter] = {
+    **stretch.PARAMETERS,
+    **stretch.TIMES,
+    **stays.PARAMETERS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Came:
 
 
 def workload(name: str, file: str, text: str, values: Mapping[str, Any], seed: int) -> Workload:
-    """The workload of a file's text. seed: of stays that it does not say."""
+    """The workload of a file's text. seed: of stays that it does not say, and of who comes besides."""
     rows = table(file, text, "at", is_time)
     _no_events(rows)
     repairs = unused(rows, COLUMNS, "at")
@@ -72,7 +76,7 @@ def workload(name: str, file: str, text: str, values: Mapping[str, Any], seed: i
         )
         for number, c in enumerate(kept)
     ]
-    return stretch.workload(name, visits, days, repairs)
+    return stretch.workload(name, visits, days, repairs, values["times"], seed)
 
 
 def _no_events(rows: Table) -> None:

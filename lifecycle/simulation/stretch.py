@@ -6,11 +6,21 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, tzinfo
+from random import Random
 
 from lifecycle.simulation.moments import days_between, midnight_ms, shown
 from lifecycle.simulation.records import BEFORE, Visit, Workload
-from lifecycle.simulation.spec import DAY, Parameter, WorkloadError, calendar, of, whole, zone
-from lifecycle.simulation.visits import largest_gaps, merged
+from lifecycle.simulation.spec import (
+    DAY,
+    Parameter,
+    WorkloadError,
+    calendar,
+    number,
+    of,
+    whole,
+    zone,
+)
+from lifecycle.simulation.visits import JITTER, MOST, largest_gaps, merged, multiplied
 
 MOST_DAYS = 31
 LONGEST_GAP = 3 * 3600.0  # seconds; a night has some that are shorter
@@ -21,6 +31,10 @@ PARAMETERS = {
     "days": Parameter("how many days; all of the record's unless given", whole(1, MOST_DAYS)),
     "zone": Parameter("time zone of times that name none, and in which days begin", zone),
 }
+TIMES = {
+    "times": Parameter("times as many people, as in 1.3: a third more", number(0.01, 1000), 1.0)
+}
+"""Of what has visits, each of somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +101,23 @@ def chosen(
     return found
 
 
-def workload(name: str, visits: Sequence[Visit], days: Days, repairs: Sequence[str]) -> Workload:
-    """visits: in any order, times since the first day began. Overlaps are merged, gaps are said. Raises WorkloadError if
-    nobody comes on the days themselves."""
+def workload(
+    name: str,
+    visits: Sequence[Visit],
+    days: Days,
+    repairs: Sequence[str],
+    times: float = 1.0,
+    seed: int = 0,
+) -> Workload:
+    """visits: in any order, times since the first day began. Overlaps are merged, gaps are said. times: so many times as
+    many users; seed: of who they are. Raises WorkloadError if nobody comes on the days themselves."""
     whole_visits, overlapping = merged([_late(visit) for visit in visits])
     if whole_visits[-1].at < 0:
         raise WorkloadError(
             f"{name}: nobody came from {shown(days.start_ms, days.zone)} on who was not there already; choose another day"
         )
-    said = list(repairs)
+    whole_visits, scaled = _scaled(name, whole_visits, days, times, seed)
+    said = [*repairs, *scaled]
     if overlapping:
         said.append(
             of(
@@ -114,6 +136,23 @@ def _late(visit: Visit) -> Visit:
     if visit.at >= -BEFORE:
         return visit
     return replace(visit, at=-BEFORE, seconds=round(visit.at + visit.seconds + BEFORE, 3))
+
+
+def _scaled(
+    name: str, visits: list[Visit], days: Days, times: float, seed: int
+) -> tuple[list[Visit], list[str]]:
+    """As many times as many users, and that in words. Raises WorkloadError if that is too many, or nobody."""
+    if times == 1:
+        return visits, []
+    if len(visits) * times > MOST:
+        raise WorkloadError(
+            f"{name}: {times:g} times its {len(visits):,} visits are more than {MOST:,}; ask for fewer times or days"
+        )
+    found, _ = merged(multiplied(visits, times, -BEFORE, days.length, Random(f"{seed}/times")))
+    if not any(visit.at >= 0 for visit in found):
+        raise WorkloadError(f"{name}: of {times:g} times its users nobody comes; raise times=")
+    moved = f"; copies come up to {JITTER / 60:.0f} minutes earlier or later" if times > 1 else ""
+    return found, [f"{times:g} times as many users{moved}, drawn for each seed"]
 
 
 def evening(visits: Sequence[Visit], days: Days) -> list[str]:

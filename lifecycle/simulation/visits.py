@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from random import Random
 
 from lifecycle.simulation.records import Visit
+
+MOST = 5_000_000
+"""Visits of a workload; more would take some GiB."""
+
+JITTER = 600.0  # seconds by which copies of what happened are moved, either way
 
 Draw = Callable[[float], float]
 """Seconds that somebody stays who comes then."""
@@ -73,6 +79,29 @@ def scaled(
                 yield since + abs(at - since + chance.uniform(-jitter, jitter))
 
     return sorted(round(at, 3) for at in copies())
+
+
+def multiplied(
+    visits: Iterable[Visit], factor: float, since: float, until: float, chance: Random
+) -> list[Visit]:
+    """The visits of `factor` times as many users on average. Copies are users of their own, who come up to JITTER seconds
+    earlier or later, and stay as long; a factor below one leaves users out. All come from `since` to `until`."""
+    often: dict[int, int] = {}
+    copies: dict[tuple[int, int], int] = {}  # user, which copy of them → who that is
+    given = list(visits)
+    newest = max((visit.user for visit in given), default=0) + 1
+    found = []
+    for visit in given:
+        if visit.user not in often:
+            often[visit.user] = int(factor) + (chance.random() < factor % 1)
+        if often[visit.user]:
+            found.append(visit)
+        for copy in range(1, often[visit.user]):
+            user = copies.setdefault((visit.user, copy), newest + len(copies))
+            at = since + abs(visit.at - since + chance.uniform(-JITTER, JITTER))
+            # Not at the end itself: that is the next day's.
+            found.append(replace(visit, at=round(min(at, until - 1), 3), user=user))
+    return found
 
 
 def largest_gaps(visits: Sequence[Visit], least: float, until: float) -> list[tuple[float, float]]:

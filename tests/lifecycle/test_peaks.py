@@ -85,6 +85,31 @@ def test_an_open_one_remembers_how_it_was_before() -> None:
     assert usual_rate((), 7.0) == 7.0
 
 
+def test_more_than_were_told_of_find_slots_as_if_nobody_had_been() -> None:
+    """5 come a second for ten minutes, which is 3,000; told of are 30, or all, or nobody is."""
+    rule = Rule(slots=5, max_machines=1000, wait_probability=0.01, boot_guess=LEAD)
+
+    def machines(*told: Peak) -> list[int]:
+        memory, fleet, found = begin(at(NINE - 1200), rule), 0, []
+        for now in range(NINE - 1200, NINE, 10):
+            users = max(0, now - NINE + 600) * 5
+            busy = min(fleet, -(-users // rule.slots))
+            free = [machine(f"m-{n}", empty_since_ms=1) for n in range(fleet - busy)]
+            facts = Facts(users, free, arrivals=50 if users else 0, peaks=told, busy=busy)
+            decision, memory = scale(facts, rule, memory, at(now))
+            fleet += decision.launch - len(decision.drain)
+            found.append(fleet)
+        return found
+
+    few, untold = machines(Peak(EXAM.at_ms, 30, early=600, late=1800)), machines()
+    assert all(one >= other for one, other in zip(few, untold, strict=True))
+    assert few[-1] == untold[-1] > 600
+    exam = machines(EXAM)[61:]
+    assert 600 <= exam[0] <= 601
+    assert max(exam[:22]) <= 601
+    assert max(exam) < max(untold) + 5, "whether the last of them was the last, nobody knows"
+
+
 def test_numbers_that_are_changed_meanwhile_keep_who_has_come() -> None:
     opened = watch((), [EXAM], at(NINE - 600), arrivals=0, usual=0.0)
     more = Peak(EXAM.at_ms, 3500, "exam", early=600, late=3600)

@@ -319,6 +319,28 @@ def test_what_an_evening_taught_is_forgotten_while_more_is_there_than_is_wanted(
     assert line.memory.bias < risk.forgotten(2.0, 600) - 0.4, "that somebody waits is always told"
 
 
+def test_who_comes_while_more_is_there_than_wanted_is_counted_into_the_promise() -> None:
+    """Half of all come to no more than is wanted: of those, twice as many may wait."""
+
+    def bias(share: float | None) -> float:
+        line = Timeline(promise())
+        line.learnt(1.5)
+        line.memory = replace(line.memory, bias=0.0)
+        for turn in range(800):
+            line.memory = replace(line.memory, bound=turn % 2 == 0, credit=0.0)
+            if share is not None:
+                line.memory = replace(line.memory, share=share)
+            line.turn(60, pool(20, 60), arrivals=3, departures=3)
+        if share is None:
+            assert line.memory.share == pytest.approx(0.5, abs=0.1)
+        return line.memory.bias
+
+    alone = bias(1.0)
+    assert alone > 0.1
+    assert bias(0.5) > 1.5 * alone
+    assert 1.3 * alone < bias(None) < bias(0.5), "the share begins as 1"
+
+
 def test_a_night_in_which_nobody_comes_teaches_nothing() -> None:
     line = Timeline(promise())
     line.learnt(0.02)

@@ -14,13 +14,17 @@ from lifecycle.scaling.risk import (
     CREDIT_MAX,
     CREDIT_MIN,
     GAIN,
+    MADE_UP,
     MOST,
     RISK_MAX,
+    SHARE_S,
     allowed,
     credited,
     forgotten,
     learnt,
     saved,
+    shared,
+    told,
 )
 
 HOUR = 3600.0
@@ -82,6 +86,23 @@ def test_ten_waits_more_than_promised_are_a_lesson_and_half_an_hours_of_a_crowd(
     assert learn(0, 10, 10.0) == pytest.approx(-10 / 180)
 
 
+def test_who_comes_while_more_is_there_than_wanted_is_promised_to_as_well() -> None:
+    assert told(100, 1.0) == 100
+    assert told(100, 0.5) == 200, "as many came while nobody had to wait"
+    assert told(100, 0.1) == told(100, 0.0) == 100 * MADE_UP
+
+
+def test_the_share_is_of_who_came_in_the_last_minutes() -> None:
+    rate = 2.0
+    within = int(rate * SHARE_S)
+    assert shared(1.0, False, within, rate) == pytest.approx(1 / exp(1))
+    assert shared(0.0, True, within, rate) == pytest.approx(1 - 1 / exp(1))
+    assert shared(0.3, True, 0, 0.0) == shared(0.3, False, 0, 0.0) == 0.3, "nobody came"
+    half = shared(shared(1.0, False, within // 2, rate), False, within // 2, rate)
+    assert half == pytest.approx(shared(1.0, False, within, rate)), "however often it is looked at"
+    assert shared(1.0, False, 1000, 0.0) == pytest.approx(0.0), "out of nothing"
+
+
 def test_what_nothing_confirms_is_forgotten_in_hours() -> None:
     assert forgotten(2.0, 0.0) == 2.0
     assert forgotten(2.0, 4 * HOUR) == pytest.approx(BIAS_REST + (2.0 - BIAS_REST) / exp(1))
@@ -95,9 +116,12 @@ def test_what_nothing_confirms_is_forgotten_in_hours() -> None:
     st.integers(0, 10**6),
     st.integers(0, 10**6),
     st.floats(0, 1e4),
+    st.floats(0, 1),
 )
 def test_whatever_happens_both_stay_within_their_bounds(
-    bias: float, credit: float, came: int, waits: int, rate: float
+    bias: float, credit: float, came: int, waits: int, rate: float, share: float
 ) -> None:
     assert BIAS_MIN <= learnt(bias, credit, 0.01, came, waits, rate) <= MOST
+    assert 0 <= shared(share, came % 2 == 0, waits, rate) <= 1
+    assert came <= told(came, share) <= came * MADE_UP
     assert CREDIT_MIN <= credited(credit, bias, saved(rate / 1e4, 0.01, bias), waits) <= CREDIT_MAX

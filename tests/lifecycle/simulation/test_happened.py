@@ -118,6 +118,15 @@ def test_without_sessions_starts_and_stops_tell() -> None:
     )
 
 
+def test_more_people_than_there_were() -> None:
+    events = [event(60, OPENED, "w1", "g-1"), event(90, CLOSED, "w1", "g-1")]
+    workload = read(events, times="3")
+    assert [(v.user, v.seconds) for v in sorted(workload.visits, key=lambda v: v.user)] == [
+        (0, 1800), (1, 1800), (2, 1800)
+    ]  # fmt: skip
+    assert all(abs(v.at - workload.visits[0].at) <= 1200 for v in workload.visits)
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -298,3 +299,69 @@ def test_stays_are_drawn_from_the_seed() -> None:
     assert 2200 < mean < 2700
     short = read(text, stay="60", sigma="0.1")
     assert 58 < sum(v.seconds for v in short.visits) / 2000 < 62
+
+
+def busy(**values: str) -> Workload:
+    """400 people, each twice, over eight hours; and one of the evening before."""
+    days = [(-60, "early", 120)] + [
+        (9 * 3600 + n * 36 + part * 14_400, f"u{n}", 900) for n in range(400) for part in (0, 1)
+    ]
+    text = "at,seconds,user\n" + "".join(
+        f"{MONDAY_MS // 1000 + at},{seconds},{user}\n" for at, user, seconds in days
+    )
+    return read(text, day="2025-11-24", **values)
+
+
+def test_a_day_with_more_people() -> None:
+    plain, more = busy(), busy(times="1.5")
+    assert rows(more) == rows(busy(times="1.5")), "a seed's copies are the same each time"
+    users = Counter(visit.user for visit in more.visits)
+    assert abs(len(users) - 600) < 45
+    assert users.keys() >= {visit.user for visit in plain.visits}
+    assert set(plain.visits) <= set(more.visits), "who was there comes as before"
+    copies = [visit for visit in more.visits if visit.user > max(v.user for v in plain.visits)]
+    assert {visit.seconds for visit in copies} <= {900, 120}
+    times = sorted(visit.at for visit in plain.visits)
+    near = [min(abs(visit.at - at) for at in times) for visit in copies]
+    assert max(near) <= 600
+    assert (
+        "1.5 times as many users; copies come up to 10 minutes earlier or later, drawn for each seed"
+        in more.repairs
+    )
+    assert not [said for said in plain.repairs if "times as many" in said]
+
+
+def test_a_day_with_fewer_people() -> None:
+    plain, fewer = busy(), busy(times="0.25")
+    assert set(fewer.visits) < set(plain.visits)
+    by_user = Counter(visit.user for visit in fewer.visits)
+    assert abs(len(by_user) - 100) < 35
+    assert set(by_user.values()) <= {1, 2}
+    assert "0.25 times as many users, drawn for each seed" in fewer.repairs
+
+
+def test_copies_stay_within_the_day() -> None:
+    moments = (MONDAY_MS // 1000, MONDAY_MS // 1000 + 86_399)
+    text = "at,seconds,user\n" + "".join(f"{at},60,u{at}\n" for at in moments)
+    found = read(text, times="200")
+    assert len(found.visits) == 400
+    assert -600 <= found.visits[0].at < 0 < found.visits[-1].at < 86_400
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"times": "0"}, "times=0 must be a number from 0.01 to 1,000"),
+        ({"times": "0.01"}, "mine: of 0.01 times its users nobody comes; raise times="),
+        (
+            {"times": "1000"},
+            "mine: 1000 times its 8,000 visits are more than 5,000,000; ask for fewer times or days",
+        ),
+    ],
+)
+def test_too_many_people_and_nobody(values: dict[str, str], error: str) -> None:
+    many = 8000 if values["times"] == "1000" else 1
+    text = "at,seconds\n" + "".join(f"{MONDAY_MS // 1000 + n},60\n" for n in range(many))
+    with pytest.raises(WorkloadError) as refused:
+        read(text, **values)
+    assert error in str(refused.value)
