@@ -15,7 +15,7 @@ import click
 
 from gateway.exits import ConfigurationError, DependencyMissing, Exit
 from gateway.simulate_order import Order, tasks_of, visits_repeat
-from gateway.simulate_times import check_times, days_of
+from gateway.simulate_times import check_times
 from gateway.terminal import one_line, say, warn
 from lifecycle.simulation import engine, report
 from lifecycle.simulation.datasets import PackageMissing
@@ -55,11 +55,10 @@ def simulate(order: Order, simulator: Simulator) -> int:
     _writable(order)
     try:
         workload = workload_of(tasks[0])
-        days = days_of(order.workload)
-        check_times(workload, tasks[0], days)
+        check_times(workload, tasks[0])
         if repeat := visits_repeat(order, workload, tasks):
             workload = replace(workload, repairs=(*workload.repairs, REPEATED))
-        for line in report.heading(workload, order.seeds, days):
+        for line in report.heading(workload, order.seeds):
             say(one_line(line))
         accounts = _run(order, tasks, simulator)
     except PackageMissing as error:

@@ -18,9 +18,8 @@ from gateway.terminal import one_line
 from lifecycle.plans import PlanError
 from lifecycle.prices_file import read_prices
 from lifecycle.pricing import PricesError
-from lifecycle.simulation.policies import MOVING, OURS, plan_of
-from lifecycle.simulation.records import Cloud, Workload
-from lifecycle.simulation.report import PROMISE
+from lifecycle.simulation.policies import plan_of
+from lifecycle.simulation.records import MOVING, OURS, PROMISE, Cloud, Workload
 from lifecycle.simulation.runs import Policy, Simulator, Task, workload_of
 from lifecycle.simulation.settings import Settings
 from lifecycle.simulation.spec import WorkloadError, asked, meant

@@ -7,8 +7,7 @@ from lifecycle.peaks import Peak
 from lifecycle.simulation.records import Workload
 from lifecycle.simulation.report import clock as shown
 from lifecycle.simulation.runs import Task
-from lifecycle.simulation.spec import DAY, asked, clock, of
-from lifecycle.simulation.workloads import kind_of
+from lifecycle.simulation.spec import DAY, clock, of
 
 
 class Contradiction(Exit):
@@ -42,27 +41,17 @@ def peak(text: str) -> tuple[float, int]:
     return time_of("--peak", at), int(users)
 
 
-def days_of(text: str) -> int | None:
-    """How many days a workload was asked for; None: as many as there are. Raises WorkloadError."""
-    wanted = asked(text)
-    values = wanted.read(kind_of(wanted).parameters)
-    days: int | None = values.get("days")
-    return 1 if days is None and values.get("day") else days
-
-
-def check_times(workload: Workload, task: Task, days: int | None) -> None:
-    """A peak that nobody can come to, and whatever is after the last day, was meant for another one. days: that were
-    asked for, if any were. Raises Contradiction."""
-    last = max((visit.at for visit in workload.visits), default=0.0)
-    _check_peaks(task, last)
-    days = max(days or 1, int(last // DAY) + 1)
+def check_times(workload: Workload, task: Task) -> None:
+    """A peak that nobody can come to, and whatever is after the last day, was meant for another one. Raises
+    Contradiction."""
+    _check_peaks(task, workload.last)
     times = [("--no-capacity", begins) for begins, _ in task.cloud.refusals]
     if task.explain is not None:
         times.append(("--explain", task.explain))
     for flag, at in times:
-        if at > days * DAY:
+        if at > max(workload.days * DAY, workload.until):
             raise Contradiction(
-                f"{flag} {shown(at)} is after the last day: the workload has {of(days, 'day', 'days')}",
+                f"{flag} {shown(at)} is after the last day: the workload has {of(workload.days, 'day', 'days')}",
                 "name a time within the workload, or ask for more days",
             )
 

@@ -13,11 +13,9 @@ from lifecycle.scaling.records import Rule
 from lifecycle.simulation import baselines
 from lifecycle.simulation.baselines import Want
 from lifecycle.simulation.engine import Decide, Trial
-from lifecycle.simulation.records import Cloud
+from lifecycle.simulation.records import MOVING, OURS, PROMISE, Cloud
 from lifecycle.simulation.settings import Settings
 
-MOVING = "moving"
-OURS = ("promise", MOVING)
 MOVE_AFTER = 600.0  # seconds without a session after which `moving` moves, unless --move-after says otherwise
 SHARE, TARGET, COUNT = (0.0, 0.99), (0.01, 10.0), (0.0, 1e6)  # least and most that a figure can be
 GIVEN_UP = 4.0  # median boots after which a silent launch is given up
@@ -43,7 +41,7 @@ class Sizer:
             max_machines=settings.max_machines,
             scale_in_delay=settings.scale_in_delay,
             wait_probability=(figure or 0.0) if ours else 0.0,
-            standby=settings.standby_machines,
+            standby=settings.standby_machines if ours else 0,
             burst=cloud.burst,
             rate=cloud.rate,
             boot_guess=cloud.boot,
@@ -76,7 +74,7 @@ def _like(make: Callable[[float], Want]) -> Callable[[float], Decide]:
 
 
 POLICIES: Mapping[str, Sizer] = {
-    "promise": Sizer(
+    PROMISE: Sizer(
         "share of arrivals that may wait", 0.01,
         (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005), lambda _: scale,
     ),

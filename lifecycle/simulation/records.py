@@ -14,6 +14,13 @@ BEFORE = 4 * 3600.0
 of it is counted."""
 
 
+PROMISE, MOVING = "promise", "moving"
+OURS = (PROMISE, MOVING)
+"""Policies that decide as live. Their figure is a promise, the share of arrivals that may have to wait; of 0, where warm slots
+alone are kept, nothing is promised."""
+_DAY = 86_400
+
+
 @dataclass(frozen=True, slots=True)
 class Visit:
     """user comes, and stays connected for `seconds`. Each user has one workspace."""
@@ -37,6 +44,16 @@ class Workload:
     repairs: tuple[str, ...] = ()
     counted_from: float = 0.0
     until: float = 0.0
+
+    @property
+    def last(self) -> float:
+        """When the last one comes."""
+        return max((visit.at for visit in self.visits), default=0.0)
+
+    @property
+    def days(self) -> int:
+        """Of 23 to 25 hours."""
+        return max(round(self.until / _DAY), int(self.last // _DAY) + 1)
 
 
 @dataclass(frozen=True, slots=True)

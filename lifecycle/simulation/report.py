@@ -5,27 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from lifecycle.simulation.records import Visit, Workload
+from lifecycle.simulation.records import OURS, Visit, Workload
 from lifecycle.simulation.spec import of
 from lifecycle.simulation.summary import PERCENTS, Mean, Summary
-
-PROMISE = "promise"
-"""The policy whose figure is a promise: the share of arrivals that may have to wait."""
-
-PROMISING = (PROMISE, "moving")
-"""All policies whose figure is that; of 0, where warm slots alone are kept, nothing is promised."""
 
 _NUMBER = re.compile(r"[\d,.]+")
 
 
-def heading(workload: Workload, seeds: int, days: int | None = None) -> list[str]:
-    """Of which visits, and what was mended. days: that were asked for; None: until the last one comes."""
+def heading(workload: Workload, seeds: int) -> list[str]:
+    """Of which visits, and what was mended."""
     visits = counted_visits(workload)
     users = of(len({visit.user for visit in visits}), "user", "users")
-    days = days or int(max((visit.at for visit in visits), default=0.0) // 86_400) + 1
     before = len(workload.visits) - len(visits)
     lines = [
-        f"{workload.name}: {of(len(visits), 'visit', 'visits')} of {users} in {of(days, 'day', 'days')},"
+        f"{workload.name}: {of(len(visits), 'visit', 'visits')} of {users} in {of(workload.days, 'day', 'days')},"
         f" {of(seeds, 'seed', 'seeds')}"
         + (f"; {before:,} before it, not counted" if before else "")
     ]
@@ -123,7 +116,7 @@ def _share(row: Summary, hour: int) -> str:
 
 def promised(row: Summary) -> float | None:
     """The share that may wait; None: nothing is promised."""
-    return (row.figure or None) if row.policy in PROMISING else None
+    return (row.figure or None) if row.policy in OURS else None
 
 
 def promises(rows: Iterable[Summary]) -> list[str]:

@@ -103,7 +103,7 @@ def test_what_is_given_arrives(run: Any, tmp_path: Path) -> None:
     flags = [
         "--wait-probability", "0.02", "--slots", "3", "--idle-timeout", "60", "--scale-in-delay", "0", "--peak", "09:00=3000",
         "--peak", "23:50=5", "--boot", "90", "--start", "9", "--api-burst", "20", "--api-rate", "2.5", "--failures", "0.1",
-        "--hangs", "0.2", "--spot-hours", "12", "--price", "0.3", "--seed", "7", "--json", str(file),
+        "--hangs", "0.2", "--spot-hours", "12", "--price", "0.3", "--price-stopped", "0.05", "--seed", "7", "--json", str(file),
     ]  # fmt: skip
     code, out, err = run(DAY, *flags)
     assert code == 0, err
@@ -116,7 +116,7 @@ def test_what_is_given_arrives(run: Any, tmp_path: Path) -> None:
     assert {name: found["cloud"][name] for name in ("boot", "start", "burst", "rate", "hangs", "price")} == {
         "boot": 90, "start": 9, "burst": 20, "rate": 2.5, "hangs": 0.2, "price": 0.3,
     }  # fmt: skip
-    assert found["cloud"]["spotHours"] == 12
+    assert (found["cloud"]["spotHours"], found["cloud"]["priceStopped"]) == (12, 0.05)
     assert [peak["users"] for peak in found["workload"]["peaks"]] == [3000, 5]
     assert (found["policies"][0]["figure"], found["runs"][0]["seed"]) == (0.02, 7)
     assert "declared: 5 around 23:50" in out

@@ -13,9 +13,8 @@ from lifecycle.scaler import scale
 from lifecycle.scaling.memory import begin
 from lifecycle.scaling.records import Facts, Rule
 from lifecycle.simulation.engine import Trial
-from lifecycle.simulation.policies import MOVE_AFTER, OURS, POLICIES, plan_of
-from lifecycle.simulation.records import Cloud
-from lifecycle.simulation.report import PROMISE
+from lifecycle.simulation.policies import MOVE_AFTER, POLICIES, plan_of
+from lifecycle.simulation.records import OURS, PROMISE, Cloud
 from lifecycle.simulation.settings import Settings
 
 
@@ -95,10 +94,17 @@ def test_plans_and_prices_come_from_files(tmp_path: Path) -> None:
 def test_what_a_wait_costs_is_held_against_a_full_machine_by_ours_alone(tmp_path: Path) -> None:
     prices = tmp_path / "prices.toml"
     prices.write_text('currency = "EUR"\n[running]\ndefault = 0.1\nstandard = 9\n')
-    given = {"prices": str(prices), "slots": 4, "warm_slots": 3, "wait_cost": 0.02}
+    given = {
+        "prices": str(prices),
+        "slots": 4,
+        "warm_slots": 3,
+        "wait_cost": 0.02,
+        "standby_machines": 2,
+    }
     for name in POLICIES:
         rule = tried(name, **given).rule
-        assert (rule.wait_cost, rule.warm_slots) == ((0.02, 3) if name in OURS else (0.0, 0))
+        kept = (rule.wait_cost, rule.warm_slots, rule.standby)
+        assert kept == ((0.02, 3, 2) if name in OURS else (0.0, 0, 0))
         assert rule.machine_hour == pytest.approx(0.4), "simulated machines are of no class"
     assert tried("promise", wait_cost=0.02).rule.machine_hour == 0.0
 
