@@ -40,6 +40,11 @@ REASON = MOVING + "its machine is not needed any more"
 """Reason of a workspace's stop."""
 
 
+def cannot_leave(workspace_id: str) -> str:
+    """Reason of a machine that works on, since the files of that workspace do not leave it."""
+    return f"the files of {workspace_id} cannot leave it"
+
+
 class Emptying:
     def __init__(
         self, store: RedisStore, fleet: RedisFleet, signals: RedisSignals, move_after: float
@@ -66,9 +71,12 @@ class Emptying:
         if begun or spare <= 0 or sessions is None:
             return
         quiet = await self._quiet(sessions, now_ms)
+        reasons = {m.id: m.reason for m in machines}
         by_machine = defaultdict(list)
         for one in quiet.values():
-            by_machine[one.machine_id].append(one.id)
+            # Who had to go back to their files would lose what runs there again and again, for nothing.
+            if not (one.moved and reasons.get(one.machine_id) == cannot_leave(one.id)):
+                by_machine[one.machine_id].append(one.id)
         wanted = dict.fromkeys(m.machine_id for m in moves(spare, machines, by_machine))
         for machine in [m for m in machines if m.id in wanted]:
             await self._empty(machine, [quiet[each] for each in by_machine[machine.id]])

@@ -16,6 +16,7 @@ import structlog
 from lifecycle import reconcile
 from lifecycle.actions import Actions, Agents
 from lifecycle.disks import DiskError
+from lifecycle.emptying import cannot_leave
 from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.machines import Machines
@@ -226,7 +227,7 @@ class Loops:
         if not (machine.held_by or machine.doomed_at_ms):
             stuck = await self._stuck(machine, files)
             if stuck is not None:
-                await self.machines.keep(machine, f"the files of {stuck.id} cannot leave it")
+                await self.machines.keep(machine, cannot_leave(stuck.id))
                 return
         for workspace in files:
             if workspace.status in (_W.STOPPED, _W.FAILED, _W.QUEUED):

@@ -115,7 +115,7 @@ async def test_who_moved_does_not_keep_the_others_from_it(
     """They were seen longest ago of all."""
     leader, moved = await arrived(world)
     [other] = [w for w in await world.store.list(status={W.RUNNING}) if w.id != moved.id]
-    await world.redis.zincrby(keys.WORKSPACES, 1, other.id)
+    await world.redis.zincrby(keys.WORKSPACES, 1000, other.id)
     monkeypatch.setattr(emptying, "QUIET_MAX", at_most)
     assert await world.store.not_seen_since(await world.store.now_ms(), 9) == [moved.id, other.id]
     assert await may_move(world, leader) == [other.id]
@@ -200,6 +200,9 @@ async def test_files_that_cannot_leave_are_gone_back_to(
     back = await world.gets(leader, moves, W.RUNNING)
     assert (back.machine_id, back.epoch) == ("m-2", moves.epoch + 1)
     assert (await world.machine("m-2")).reason == f"the files of {moves.id} cannot leave it"
+    await world.later(200)
+    await world.rounds(leader)
+    assert (await world.read(moves)).epoch == back.epoch, "not again before somebody was there"
 
 
 async def test_files_of_a_sleeper_that_cannot_leave_do_not_keep_others_from_moving(
