@@ -85,23 +85,31 @@ def multiplied(
     visits: Iterable[Visit], factor: float, since: float, until: float, chance: Random
 ) -> list[Visit]:
     """The visits of `factor` times as many users on average. Copies are users of their own, who come up to JITTER seconds
-    earlier or later, and stay as long; a factor below one leaves users out. All come from `since` to `until`."""
-    often: dict[int, int] = {}
-    copies: dict[tuple[int, int], int] = {}  # user, which copy of them → who that is
+    earlier or later, all their visits by as much, and stay as long; a factor below one leaves users out. All come from
+    `since` to `until`."""
     given = list(visits)
-    newest = max((visit.user for visit in given), default=0) + 1
+    newest = max((visit.user for visit in given), default=0)
+    people: dict[
+        int, list[tuple[int, float]]
+    ] = {}  # user → they and their copies, how much later each comes
     found = []
     for visit in given:
-        if visit.user not in often:
-            often[visit.user] = int(factor) + (chance.random() < factor % 1)
-        if often[visit.user]:
-            found.append(visit)
-        for copy in range(1, often[visit.user]):
-            user = copies.setdefault((visit.user, copy), newest + len(copies))
-            at = since + abs(visit.at - since + chance.uniform(-JITTER, JITTER))
-            # Not at the end itself: that is the next day's.
-            found.append(replace(visit, at=round(min(at, until - 1), 3), user=user))
+        if visit.user not in people:
+            often = int(factor) + (chance.random() < factor % 1)
+            copies = [(newest + n, chance.uniform(-JITTER, JITTER)) for n in range(1, often)]
+            people[visit.user] = [(visit.user, 0.0), *copies] if often else []
+            newest += len(copies)
+        found += [
+            replace(visit, at=_within(visit.at + later, since, until), user=user)
+            for user, later in people[visit.user]
+        ]
     return found
+
+
+def _within(at: float, since: float, until: float) -> float:
+    """A time beyond either end is as far inside of it; the end itself is the next day's."""
+    at = since + abs(at - since)
+    return round(min(until - abs(until - at), until - 0.001), 3)
 
 
 def largest_gaps(visits: Sequence[Visit], least: float, until: float) -> list[tuple[float, float]]:

@@ -346,6 +346,21 @@ def test_copies_stay_within_the_day() -> None:
     found = read(text, times="200")
     assert len(found.visits) == 400
     assert -600 <= found.visits[0].at < 0 < found.visits[-1].at < 86_400
+    at_once = Counter(round(visit.at) for visit in found.visits).most_common(1)[0][1]
+    assert at_once < 10, "those who would come after its end do not all come at its last moment"
+
+
+def test_copies_of_somebody_keep_the_times_between_their_visits() -> None:
+    """Half a minute without a connection, as events tell of it: moved one by one, they would overlap."""
+    moments = [MONDAY_MS // 1000 + 32_400 + n * 630 for n in range(3)]
+    text = "at,seconds,user\n" + "".join(f"{at},600,ada\n" for at in moments)
+    by_user: dict[int, list[float]] = {}
+    for visit in read(text, times="50").visits:
+        assert visit.seconds == 600
+        by_user.setdefault(visit.user, []).append(visit.at)
+    assert len(by_user) == 50
+    for first, second, third in by_user.values():
+        assert (second - first, third - second) == pytest.approx((630, 630))
 
 
 @pytest.mark.parametrize(
