@@ -49,7 +49,7 @@ def check_times(workload: Workload, task: Task) -> None:
     if task.explain is not None:
         times.append(("--explain", task.explain))
     for flag, at in times:
-        if at > max(workload.days * DAY, workload.until):
+        if at > max(workload.days * DAY, workload.until, workload.last):
             raise Contradiction(
                 f"{flag} {shown(at)} is after the last day: the workload has {of(workload.days, 'day', 'days')}",
                 "name a time within the workload, or ask for more days",

@@ -13,7 +13,6 @@ BEFORE = 4 * 3600.0
 """Seconds of the evening before, as far as it is known, that come first, at times below 0, and fill the pool: nothing
 of it is counted."""
 
-
 PROMISE, MOVING = "promise", "moving"
 OURS = (PROMISE, MOVING)
 """Policies that decide as live. Their figure is a promise, the share of arrivals that may have to wait; of 0, where warm slots
@@ -52,8 +51,8 @@ class Workload:
 
     @property
     def days(self) -> int:
-        """Of 23 to 25 hours."""
-        return max(round(self.until / _DAY), int(self.last // _DAY) + 1)
+        """Of 23 to 25 hours; where it goes on for no given time, until the last one comes."""
+        return round(self.until / _DAY) or int(self.last // _DAY) + 1
 
 
 @dataclass(frozen=True, slots=True)

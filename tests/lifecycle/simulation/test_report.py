@@ -153,6 +153,21 @@ def test_the_heading_says_what_was_mended() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("last", "until", "days"),
+    [
+        (89_000, 90_000, 1),  # a day of 25 hours, in its last one
+        (82_000, 82_800, 1),
+        (5, 3 * 86_400, 3),
+        (86_700, 86_400, 1),  # an exam at midnight
+        (1500, 0, 1),  # a rush
+        (87_000, 0, 2),
+    ],
+)
+def test_how_many_days_there_are(last: float, until: float, days: int) -> None:
+    assert Workload("mine", [Visit(last, 0, 9)], 0, until=until).days == days
+
+
 def test_the_heading_counts_what_is_counted() -> None:
     visits = [Visit(-9, 0, 9), Visit(-5, 1, 9), Visit(5, 2, 9)]
     workload = Workload("mine", visits, 0, until=2 * 86_400 + 90_000.0)
