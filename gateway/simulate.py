@@ -31,6 +31,7 @@ BROKEN = 3
 """Exit code: a promise of safety was broken. No other end of this command has it."""
 
 REPEATED = "all seeds have the same visits: ± is of the cloud's chance alone, and promises are judged as by one seed"
+MOSTLY = "most visits are the same with all seeds: ± is of the others and the cloud's chance, and promises are judged as by one seed"
 
 WIDE = 6
 """Columns of the table by hours at most; with more, each policy shows its own figure alone."""
@@ -56,8 +57,10 @@ def simulate(order: Order, simulator: Simulator) -> int:
     try:
         workload = workload_of(tasks[0])
         check_times(workload, tasks[0])
-        if repeat := visits_repeat(order, workload, tasks):
-            workload = replace(workload, repairs=(*workload.repairs, REPEATED))
+        same = visits_repeat(order, workload, tasks)
+        if repeat := same > 0.5:
+            said = REPEATED if same == 1 else MOSTLY
+            workload = replace(workload, repairs=(*workload.repairs, said))
         for line in report.heading(workload, order.seeds):
             say(one_line(line))
         accounts = _run(order, tasks, simulator)

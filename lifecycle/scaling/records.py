@@ -61,7 +61,8 @@ class Memory:
     """What is remembered between decisions. at, since: seconds. wanted: (when, machines) of the last scale_in_delay, those
     that nothing later exceeded. tokens: launches that the pool's API will grant now; given: how many may be given back.
     credit, bias: by how much more may be risked than promised, for what was saved and for what happened (see risk.py).
-    bound: no more is there than was wanted of late for the promise; share: of those who came of late, who came then. came, waited: fading counts of who came, and of who found no slot."""
+    bound: no more is there than was wanted of late for the promise; share: of those who came of late, those who came
+    while that was so. came, waited: fading counts of who came, and of who found no slot."""
 
     since: float
     at: float
