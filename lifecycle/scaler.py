@@ -140,7 +140,8 @@ def _reason(
     if need.probability and need.free > rule.warm_slots:
         law += f" + {need.free} free slots for {need.probability * 100:g} % to wait at most"
         rush = ", a rush" if need.panic else ""
-        law += f" ({need.up:.1f} come and {need.down:.1f} leave in {need.lead_time:.0f} s{rush})"
+        come = f"{need.up:.1f} come{', to peaks as well,' if need.crowd else ''}"
+        law += f" ({come} and {need.down:.1f} leave in {need.lead_time:.0f} s{rush})"
     elif not need.held:
         law += f" + {rule.warm_slots} warm slots"
     if need.held:

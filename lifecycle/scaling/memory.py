@@ -122,5 +122,7 @@ def account(facts: Facts, rule: Rule, memory: Memory, need: Need, decision: Deci
 def _risked(facts: Facts, rule: Rule, need: Need, decision: Decision) -> float:
     """Probability that who comes finds no free slot, with the machines that are there and are wanted."""
     left = decision.have - len(decision.drain) - len(decision.park)
-    free = max(decision.want, left) * rule.slots - facts.users - need.held
+    free = max(decision.want, left) * rule.slots - facts.users
+    if not need.crowd:  # who comes takes none of what is held
+        free -= need.held
     return shortfall(free, need.up, need.down, need.spread)

@@ -44,18 +44,14 @@ def _need_over(seconds: float, facts: Facts, rule: Rule, memory: Memory) -> Need
     risk = risks.allowed(promised, memory.credit, memory.bias)
     peaks = _held(facts, rule, memory, seconds)
     held = sum(each.slots for each in peaks)
-
-    def free_for(told: Forecast) -> int:
-        somebody = facts.users or rule.warm_slots or told.up >= NOBODY
-        return slots_needed(risk, told.up, told.down, told.spread) if promised and somebody else 0
-
     told = demands.forecast(_usual(memory), seconds)
-    free = free_for(told)
+    free, crowd = _free(told, promised, risk, facts, rule), False
     if memory.peaks:
         # More come than were told of: never fewer slots than had nobody told of them.
         everybody = demands.forecast(memory.demand, seconds)
-        if (more := free_for(everybody) - held) > free:
-            told, free = everybody, more
+        more = _free(everybody, promised, risk, facts, rule) - held
+        if more > free:
+            told, free, crowd = everybody, more, True
     wanted = -(-(facts.users + max(rule.warm_slots, free + held)) // rule.slots)
     return Need(
         machines=max(0, min(rule.max_machines, wanted)),
@@ -72,7 +68,14 @@ def _need_over(seconds: float, facts: Facts, rule: Rule, memory: Memory) -> Need
         kept=memory.waited / (promised * memory.came) if promised and memory.came else 1.0,
         bound=wanted > rule.max_machines,
         peaks=tuple(peaks),
+        crowd=crowd,
     )
+
+
+def _free(told: Forecast, promised: float, risk: float, facts: Facts, rule: Rule) -> int:
+    """Slots to be free for so many. Where nobody is and nobody comes, none."""
+    somebody = facts.users or rule.warm_slots or told.up >= NOBODY
+    return slots_needed(risk, told.up, told.down, told.spread) if promised and somebody else 0
 
 
 def _usual(memory: Memory) -> Demand:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lifecycle.peaks import SURE, Opened, Peak, Peaks, holding, usual_rate, watch
 from lifecycle.scaler import scale
 from lifecycle.scaling.memory import begin
-from lifecycle.scaling.records import Facts, Rule
+from lifecycle.scaling.records import Facts, Memory, Need, Rule
 from tests.lifecycle.fakes import machine
 
 NINE = 9 * 3600
@@ -85,29 +85,45 @@ def test_an_open_one_remembers_how_it_was_before() -> None:
     assert usual_rate((), 7.0) == 7.0
 
 
+RUSH = Rule(slots=5, max_machines=1000, wait_probability=0.01, boot_guess=LEAD)
+
+
+def crowd(*told: Peak) -> list[tuple[int, Need, Memory, str]]:
+    """5 come a second for ten minutes, which is 3,000: machines, and what was reckoned, every ten seconds."""
+    memory, fleet, found = begin(at(NINE - 1200), RUSH), 0, []
+    for now in range(NINE - 1200, NINE, 10):
+        users = max(0, now - NINE + 600) * 5
+        busy = min(fleet, -(-users // RUSH.slots))
+        free = [machine(f"m-{n}", empty_since_ms=1) for n in range(fleet - busy)]
+        facts = Facts(users, free, arrivals=50 if users else 0, peaks=told, busy=busy)
+        decision, memory = scale(facts, RUSH, memory, at(now))
+        fleet += decision.launch - len(decision.drain)
+        assert decision.need
+        found.append((fleet, decision.need, memory, decision.reason))
+    return found
+
+
 def test_more_than_were_told_of_find_slots_as_if_nobody_had_been() -> None:
-    """5 come a second for ten minutes, which is 3,000; told of are 30, or all, or nobody is."""
-    rule = Rule(slots=5, max_machines=1000, wait_probability=0.01, boot_guess=LEAD)
-
-    def machines(*told: Peak) -> list[int]:
-        memory, fleet, found = begin(at(NINE - 1200), rule), 0, []
-        for now in range(NINE - 1200, NINE, 10):
-            users = max(0, now - NINE + 600) * 5
-            busy = min(fleet, -(-users // rule.slots))
-            free = [machine(f"m-{n}", empty_since_ms=1) for n in range(fleet - busy)]
-            facts = Facts(users, free, arrivals=50 if users else 0, peaks=told, busy=busy)
-            decision, memory = scale(facts, rule, memory, at(now))
-            fleet += decision.launch - len(decision.drain)
-            found.append(fleet)
-        return found
-
-    few, untold = machines(Peak(EXAM.at_ms, 30, early=600, late=1800)), machines()
+    few = [fleet for fleet, *_ in crowd(Peak(EXAM.at_ms, 30, early=600, late=1800))]
+    untold = [fleet for fleet, *_ in crowd()]
     assert all(one >= other for one, other in zip(few, untold, strict=True))
     assert few[-1] == untold[-1] > 600
-    exam = machines(EXAM)[61:]
-    assert 600 <= exam[0] <= 601
-    assert max(exam[:22]) <= 601
-    assert max(exam) < max(untold) + 5, "whether the last of them was the last, nobody knows"
+
+
+def test_whoever_was_told_of_has_a_slot_and_whether_the_last_was_the_last_nobody_knows() -> None:
+    exam = crowd(EXAM)[61:]
+    assert all(600 <= fleet <= 601 for fleet, *_ in exam[:22])
+    assert max(fleet for fleet, *_ in exam) < 700
+    assert not exam[0][1].crowd
+    last = exam[-1][1]
+    assert last.crowd
+    assert last.up > 5 * LEAD, "all who come, and not only those who usually do"
+    assert " come, to peaks as well, and " in exam[-1][3]
+
+
+def test_slots_that_are_held_are_free_for_the_crowd_that_they_are_held_for() -> None:
+    credit = [memory.credit for _, _, memory, _ in crowd(EXAM)]
+    assert min(credit) >= -0.05, "nothing was risked"
 
 
 def test_numbers_that_are_changed_meanwhile_keep_who_has_come() -> None:
