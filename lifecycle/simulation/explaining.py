@@ -55,9 +55,22 @@ def _named(name: str, value: Any) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [_flat(row) for row in rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     head = [words(str(name)).upper() for name in columns]
-    return aligned([head, *([shown(row.get(name)) for name in columns] for row in rows)])
+    return aligned([head, *([_cell(row, name) for name in columns] for row in rows)])
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    return clock(float(row[name])) if name == "at" and name in row else shown(row.get(name))
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A group within it as columns of its own."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        found |= _flat(value) if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def words(name: str) -> str:

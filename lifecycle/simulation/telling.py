@@ -45,7 +45,10 @@ class Telling:
             self._ledger.broken(f"nobody knows of {sorted(orphans)[:3]}")
 
     def explain(self, decision: Decision) -> None:
-        self._explained.append({"at": self._clock.now, **decision.to_json()})
+        row = decision.to_json()
+        for held in (row.get("need") or {}).get("peaks", ()):
+            held["peak"]["at"] = self._clock.at(held["peak"].pop("at_ms"))
+        self._explained.append({"at": self._clock.now, **row})
 
     def account(
         self, workload: str, seed: int, policy: str, setting: float | None, seconds: float

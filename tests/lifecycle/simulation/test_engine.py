@@ -20,8 +20,11 @@ from lifecycle.plans import Plan, Policy, Quota
 from lifecycle.pricing import Prices, shown
 from lifecycle.simulation import engine
 from lifecycle.simulation.cloud import CloudModel
+from lifecycle.simulation.explaining import explained
 from lifecycle.simulation.people import STAYS_ON, People
-from lifecycle.simulation.records import Account, Cloud, Visit
+from lifecycle.simulation.policies import POLICIES
+from lifecycle.simulation.records import Account, Cloud, Visit, Workload
+from lifecycle.simulation.settings import Settings
 from lifecycle.simulation.sums import WARM
 from lifecycle.usage import RUNNING, Piece
 from tests.lifecycle.simulation.timeline import (
@@ -410,6 +413,18 @@ def test_explain_keeps_the_decisions_around_its_moment() -> None:
     assert [row["at"] for row in account.explained] == list(range(92, 112, 2))
     assert all((row["want"], row["users"]) == (1, 1) for row in account.explained)
     assert simulated(Visit(1, 0, 300)).explained == []
+
+
+def test_a_peak_is_explained_as_a_time_of_the_day() -> None:
+    decided = POLICIES["promise"].trial("promise", 0.01, Settings(), CLOUD)
+    start_ms = 1_000_000_000
+    dawn = Peak(start_ms + 1_200_000, 30, "dawn")
+    workload = Workload("mine", [Visit(601, 0, 60)], start_ms, (dawn,), until=900.0)
+    account = engine.simulate(workload, CLOUD, decided, explain=660.0)
+    lines = explained(account, 660.0)
+    place = lines.index("    peaks:")
+    assert lines[place + 1].split() == ["USERS", "NAME", "EARLY", "LATE", "AT", "SLOTS"]
+    assert lines[place + 2].split() == ["30", "dawn", "600", "1,800", "00:20", "29"]
 
 
 def test_nobody_comes() -> None:
