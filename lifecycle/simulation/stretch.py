@@ -116,8 +116,7 @@ def workload(
         raise WorkloadError(
             f"{name}: nobody came from {shown(days.start_ms, days.zone)} on who was not there already; choose another day"
         )
-    whole_visits, scaled = _scaled(name, whole_visits, days, times, seed)
-    said = [*repairs, *scaled]
+    said = list(repairs)
     if overlapping:
         said.append(
             of(
@@ -127,7 +126,8 @@ def workload(
             )
             + " taken as one with it"
         )
-    said += [*evening(whole_visits, days), *odd(days), *gaps(whole_visits, days)]
+    whole_visits, scaled = _scaled(name, whole_visits, days, times, seed)
+    said += [*scaled, *evening(whole_visits, days), *odd(days), *gaps(whole_visits, days)]
     return Workload(name, whole_visits, days.start_ms, (), tuple(said), until=days.length)
 
 
