@@ -84,8 +84,8 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class Need:
     """How many machines are wanted, and why. free: slots wanted free, beside `held` for peaks. up, down, spread: the
-    forecast over lead_time seconds, of those who usually come or, if crowd, of those of peaks as well. probability: promised; risk: that was taken. kept: waits over those promised.
-    peaks: for which of them how many are held."""
+    forecast over lead_time seconds, of those who usually come or, if crowd, of those of peaks as well. probability:
+    promised; risk: that was taken. kept: waits over those promised. peaks: for which of them how many are held."""
 
     machines: int
     free: int

@@ -89,9 +89,8 @@ def multiplied(
     `since` to `until`."""
     given = list(visits)
     newest = max((visit.user for visit in given), default=0)
-    people: dict[
-        int, list[tuple[int, float]]
-    ] = {}  # user → they and their copies, how much later each comes
+    # User → they and their copies, and how much later each of them comes.
+    people: dict[int, list[tuple[int, float]]] = {}
     found = []
     for visit in given:
         if visit.user not in people:
