@@ -34,6 +34,17 @@ def movable(w: Workspace, sessions: int, before_ms: int, now_ms: int) -> bool:
     return w.running_since_ms <= before_ms and all(at <= before_ms for at in w.seen.values())
 
 
+def cannot_leave(workspace_id: str) -> str:
+    """Reason of a machine that works on, since the files of that workspace do not leave it."""
+    return f"the files of {workspace_id} cannot leave it"
+
+
+def went_back(w: Workspace, reason: str) -> bool:
+    """Whether it was to move, had to go back to its files, and nobody was there since: it would lose what runs there again
+    and again, for nothing. reason: of its machine's status."""
+    return w.moved and reason == cannot_leave(w.id)
+
+
 def moves(
     spare: int, machines: Sequence[Machine], movable: Mapping[str, Sequence[str]]
 ) -> list[Move]:

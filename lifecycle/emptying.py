@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from lifecycle.defragment import movable, moves
+from lifecycle.defragment import movable, moves, went_back
 from lifecycle.model import Machine, MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.moving import MOVING
 from lifecycle.placement import takes_work
@@ -38,11 +38,6 @@ EMPTIED = "emptied: what runs there moves to machines in use"
 CAME_BACK = "somebody came back to it"
 REASON = MOVING + "its machine is not needed any more"
 """Reason of a workspace's stop."""
-
-
-def cannot_leave(workspace_id: str) -> str:
-    """Reason of a machine that works on, since the files of that workspace do not leave it."""
-    return f"the files of {workspace_id} cannot leave it"
 
 
 class Emptying:
@@ -74,8 +69,7 @@ class Emptying:
         reasons = {m.id: m.reason for m in machines}
         by_machine = defaultdict(list)
         for one in quiet.values():
-            # Who had to go back to their files would lose what runs there again and again, for nothing.
-            if not (one.moved and reasons.get(one.machine_id) == cannot_leave(one.id)):
+            if not went_back(one, reasons.get(one.machine_id, "")):
                 by_machine[one.machine_id].append(one.id)
         wanted = dict.fromkeys(m.machine_id for m in moves(spare, machines, by_machine))
         for machine in [m for m in machines if m.id in wanted]:

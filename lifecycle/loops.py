@@ -15,8 +15,8 @@ import structlog
 
 from lifecycle import reconcile
 from lifecycle.actions import Actions, Agents
+from lifecycle.defragment import cannot_leave
 from lifecycle.disks import DiskError
-from lifecycle.emptying import cannot_leave
 from lifecycle.errands import Errands
 from lifecycle.evacuation import Evacuation
 from lifecycle.machines import Machines

@@ -20,7 +20,7 @@ minutes, more of the others may.
 
 from __future__ import annotations
 
-from math import exp, expm1
+from math import exp
 
 CREDIT_S = 3600.0  # seconds over which the promise is kept
 CREDIT_MIN, CREDIT_MAX, GAIN = -1.0, 1.4, 2.0
@@ -66,12 +66,12 @@ def shared(share: float, bound: bool, came: int, rate: float) -> float:
     they came then. rate: of those who come, people a second."""
     if not came:
         return share
-    return share - (share - bound) * -expm1(-came / max(1.0, rate * SHARE_S))
+    return bound + (share - bound) * exp(-came / max(1.0, rate * SHARE_S))
 
 
 def told(came: int, share: float) -> float:
     """As how many those count who came while no more was there than wanted: the others are promised to as well."""
-    return came * min(MADE_UP, 1 / share) if share else came * MADE_UP
+    return came * (1 / share if share * MADE_UP > 1 else MADE_UP)
 
 
 def learnt(

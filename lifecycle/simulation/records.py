@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lifecycle.peaks import Peak
+from lifecycle.simulation.spec import DAY
 
 BEFORE = 4 * 3600.0
 """Seconds of the evening before, as far as it is known, that come first, at times below 0, and fill the pool: nothing
@@ -17,7 +18,6 @@ PROMISE, MOVING = "promise", "moving"
 OURS = (PROMISE, MOVING)
 """Policies that decide as live. Their figure is a promise, the share of arrivals that may have to wait; of 0, where warm slots
 alone are kept, nothing is promised."""
-_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Workload:
     @property
     def days(self) -> int:
         """Of 23 to 25 hours; where it goes on for no given time, until the last one comes."""
-        return round(self.until / _DAY) or int(self.last // _DAY) + 1
+        return round(self.until / DAY) or int(self.last // DAY) + 1
 
 
 @dataclass(frozen=True, slots=True)

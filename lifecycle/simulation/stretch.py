@@ -106,8 +106,8 @@ def workload(
     visits: Sequence[Visit],
     days: Days,
     repairs: Sequence[str],
-    times: float = 1.0,
-    seed: int = 0,
+    times: float,
+    seed: int,
 ) -> Workload:
     """visits: in any order, times since the first day began. Overlaps are merged, gaps are said. times: so many times as
     many users; seed: of who they are. Raises WorkloadError if nobody comes on the days themselves."""

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from lifecycle import emptying, loops
 from lifecycle.actions import Actions
-from lifecycle.defragment import movable
+from lifecycle.defragment import cannot_leave, movable, went_back
 from lifecycle.emptying import EMPTIED
 from lifecycle.model import MachineStatus, Workspace, WorkspaceStatus
 from lifecycle.snapshots import SnapshotError
@@ -249,6 +249,14 @@ async def test_nothing_moves_while_nobody_knows_who_is_there(world: World) -> No
     await world.redis.set(keys.SINCE, await world.store.now_ms())
     await world.rounds(leader)
     assert (await world.read(first)).epoch == 1
+
+
+def test_who_went_back_to_their_files() -> None:
+    one, reason = workspace("ws-1", moved=True), cannot_leave("ws-1")
+    assert went_back(one, reason)
+    assert not went_back(one, ""), "it moved"
+    assert not went_back(one, cannot_leave("ws-2")), "others did"
+    assert not went_back(workspace("ws-1", moved=False), reason), "somebody was there since"
 
 
 def test_what_may_move() -> None:
